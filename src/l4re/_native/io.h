@@ -1,0 +1,34 @@
+/* What session.c and loop.c use of io.c. */
+#ifndef L4RE_IO_H
+#define L4RE_IO_H
+
+#include "leaf.h"
+
+#include <sys/types.h>
+#include <time.h>
+
+enum {
+    IO_MAX_FDS = 64,            /* descriptors in one message: 16 capabilities */
+    IO_MAX_DATAGRAM = 1024,
+    IO_DERIVE_BYTE = 'D',       /* in a notification pipe: look at the socket beside it */
+};
+
+/* 0, or -errno. Never blocks, never raises a signal. */
+int io_send(int fd, const void *data, size_t size, const int *fds, int count);
+/* Bytes received (0: the other side is gone), or -errno. What arrives is guarded;
+ * a truncated message is closed whole and gives -EMSGSIZE. */
+ssize_t io_recv(int fd, void *data, size_t size, int *fds, int *count);
+int io_trigger(int fd, char byte);
+void io_close_all(const int *fds, int count);
+
+int io_fds_from(PyObject *sequence, int *fds);          /* count, or -1 with an exception */
+PyObject *io_fds_tuple(const int *fds, int count);      /* takes the descriptors, also when it fails */
+
+static inline int64_t io_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+#endif

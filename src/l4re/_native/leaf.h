@@ -1,0 +1,34 @@
+/* The native leaf: what Python cannot say, and what bench/ shows to be hot.
+ *
+ * Each .c file holds one noun and adds its names to the module through an
+ * init function named here. Nothing in the leaf knows a capability or a right:
+ * Python checks meaning, C checks what could crash. */
+#ifndef L4RE_LEAF_H
+#define L4RE_LEAF_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* fork.c: descriptors a forked child must not keep */
+int leaf_fork_init(PyObject *module);
+void leaf_guard(int fd);                 /* close this one in a forked child */
+void leaf_unguard(int fd);
+void leaf_close_guarded(int fd);         /* unguard, then close */
+uint32_t leaf_generation(void);          /* forks between this process and the first */
+
+/* io.c: datagrams with descriptors, pipes, what a descriptor is */
+int leaf_io_init(PyObject *module);
+
+/* region.c: mappings that export a buffer */
+int leaf_region_init(PyObject *module);
+
+/* session.c, loop.c: the two halves of a call */
+int leaf_session_init(PyObject *module);
+int leaf_loop_init(PyObject *module);
+
+/* process.c: starting a program with exactly the descriptors named */
+int leaf_process_init(PyObject *module);
+
+#endif
