@@ -222,8 +222,8 @@ class L4Error(Exception):
         self.code = _code(number)
         self.text = text or (self.default_text if code is None else "") or _text_of(number)
         super().__init__(self.text)
-        if isinstance(self, OSError):
-            self.errno = self._os_errno
+        if self._os_errno:
+            setattr(self, "errno", self._os_errno)  # noqa: B010  only those that are an OSError too have it
 
     def __str__(self) -> str:
         return self.text

@@ -1,0 +1,47 @@
+"""Items: how a capability is announced in a message, in two words.
+
+The first word holds the kind, the rights and how many descriptors belong to it, the second one number
+(the size of a dataspace). The descriptors themselves travel beside the message, in the order of the items.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+from typing import Final
+
+from l4re.errors import MessageTooShort
+
+__all__ = ["ITEM_BYTES", "ItemKind", "pack_item", "unpack_item"]
+
+ITEM_BYTES: Final = 16
+_ITEM = Struct("=BBHIQ")
+
+
+class ItemKind(IntEnum):
+    """What a capability is a capability to."""
+
+    VOID = 0
+    DATASPACE = 1
+    GATE = 2
+    IRQ = 3
+    RECEIVE = 4
+
+
+def pack_item(kind: int, rights: int, nfds: int, value: int) -> bytes:
+    """Return the two words of an item with ``nfds`` descriptors."""
+    return _ITEM.pack(kind, rights, nfds, 0, value)
+
+
+def unpack_item(words: bytes) -> tuple[int, int, int, int]:
+    """Return kind, rights, number of descriptors and value of an item.
+
+    All four are as hostile as the peer: the kind may be one that `ItemKind` does not know.
+
+    Raises:
+        MessageTooShort: there are not two whole words.
+    """
+    if len(words) < ITEM_BYTES:
+        raise MessageTooShort(f"an item takes {ITEM_BYTES} bytes, there are {len(words)}")
+    kind, rights, nfds, _, value = _ITEM.unpack_from(words)
+    return kind, rights, nfds, value
