@@ -58,7 +58,7 @@ void io_close_all(const int *fds, int count)
         leaf_close_guarded(fds[i]);
 }
 
-ssize_t io_recv(int fd, void *data, size_t size, int *fds, int *count)
+ssize_t io_recv_flags(int fd, void *data, size_t size, int *fds, int *count, int flags)
 {
     union {
         struct cmsghdr head;
@@ -69,8 +69,8 @@ ssize_t io_recv(int fd, void *data, size_t size, int *fds, int *count)
     ssize_t got;
     *count = 0;
     do
-        got = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    while (got < 0 && errno == EINTR);
+        got = recvmsg(fd, &message, flags | MSG_CMSG_CLOEXEC);
+    while (got < 0 && errno == EINTR && (flags & MSG_DONTWAIT));
     if (got < 0)
         return errno == ECONNRESET ? 0 : -errno;
     for (struct cmsghdr *head = CMSG_FIRSTHDR(&message); head; head = CMSG_NXTHDR(&message, head)) {
@@ -93,6 +93,11 @@ ssize_t io_recv(int fd, void *data, size_t size, int *fds, int *count)
         return -EMSGSIZE;
     }
     return got;
+}
+
+ssize_t io_recv(int fd, void *data, size_t size, int *fds, int *count)
+{
+    return io_recv_flags(fd, data, size, fds, count, MSG_DONTWAIT);
 }
 
 int io_trigger(int fd, char byte)

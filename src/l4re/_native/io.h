@@ -18,6 +18,7 @@ int io_send(int fd, const void *data, size_t size, const int *fds, int count);
 /* Bytes received (0: the other side is gone), or -errno. What arrives is guarded;
  * a truncated message is closed whole and gives -EMSGSIZE. */
 ssize_t io_recv(int fd, void *data, size_t size, int *fds, int *count);
+ssize_t io_recv_flags(int fd, void *data, size_t size, int *fds, int *count, int flags);
 int io_trigger(int fd, char byte);
 void io_close_all(const int *fds, int count);
 

@@ -1,2 +1,714 @@
-#include "leaf.h"
-int leaf_loop_init(PyObject *module) { (void)module; return 0; }
+/* The server half: one loop over session pages and descriptors.
+ *
+ * A session is *hot* from the moment its client rang until the loop next sleeps:
+ * its asleep flag is down, its page is looked at, and its client need not ring.
+ * Cold sessions cost nothing. Before sleeping the loop raises every flag, fences
+ * and looks once more; the same holds whenever it returns to foreign code that
+ * may block (settle()). On waking the order is: clear the flag, drain the socket,
+ * look at the page. What is readable is handled before an end is believed.
+ *
+ * The loop drops the GIL while it spins or sleeps. Another thread may then close
+ * a source: its mapping and memory stay until the loop holds the GIL again. */
+#include "page.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { BATCH = 64, HOT = 64, ROUNDS_PER_EPOLL = 16 };
+
+typedef struct loop Loop;
+
+/* A watched descriptor; with a page it is a session. */
+typedef struct source {
+    PyObject_HEAD
+    Loop *loop;                         /* NULL once closed */
+    struct source *next, *previous;     /* the loop's list, which owns a reference */
+    PyObject *owner;
+    int fd;
+    bool grave;                         /* closed while the loop was without the GIL */
+    struct page *page;
+    struct inbox inbox;
+    uint64_t sequence;                  /* of the request being served */
+    unsigned peer_cpu;
+    int hot;                            /* index in the loop's hot list, or -1 */
+    bool taken, one_way, broken;
+    uint64_t requests;
+} Source;
+
+struct loop {
+    PyObject_HEAD
+    int epoll;
+    uint32_t generation;
+    bool inside, unlocked;              /* in next(); there without the GIL */
+    Source *sources, *graves;
+    Source *hot[HOT];
+    int hot_count, cursor, rounds;
+    struct epoll_event events[BATCH];
+    int event_count, event_next;
+    struct spin spin;
+    int64_t last_served;
+    uint64_t requests, sleeps, polls, spins_paid, spins_failed, rings;
+};
+
+static PyTypeObject *loop_type, *source_type;
+
+static void cool(Source *s)
+{
+    Loop *l = s->loop;
+    if (s->hot < 0)
+        return;
+    Source *last = l->hot[--l->hot_count];
+    l->hot[s->hot] = last;
+    last->hot = s->hot;
+    s->hot = -1;
+    atomic_store_explicit(&s->page->server_asleep, 1, memory_order_relaxed);
+}
+
+static void heat(Source *s)
+{
+    Loop *l = s->loop;
+    atomic_store_explicit(&s->page->server_asleep, 0, memory_order_relaxed);
+    if (s->hot >= 0)
+        return;
+    if (l->hot_count == HOT) {          /* full: this one goes on ringing */
+        atomic_store_explicit(&s->page->server_asleep, 1, memory_order_relaxed);
+        return;
+    }
+    s->hot = l->hot_count;
+    l->hot[l->hot_count++] = s;
+}
+
+static void source_unmap(Source *s)
+{
+    if (s->page)
+        munmap(s->page, PAGE_BYTES);
+    s->page = NULL;
+    inbox_clear(&s->inbox);
+    if (s->fd >= 0)
+        leaf_close_guarded(s->fd);
+    s->fd = -1;
+}
+
+/* Take a source out of its loop. Its descriptor is closed if it is a session's. */
+static void source_drop(Source *s)
+{
+    Loop *l = s->loop;
+    if (!l)
+        return;
+    if (l->generation != leaf_generation()) {           /* the fork closed and unmapped everything */
+        s->page = NULL;
+        s->fd = -1;
+        s->inbox.count = 0;
+    } else {
+        /* Explicitly: the open file may live on in a process that kept a copy. */
+        epoll_ctl(l->epoll, EPOLL_CTL_DEL, s->fd, NULL);
+        if (s->page && s->hot >= 0)
+            cool(s);
+    }
+    for (int i = l->event_next; i < l->event_count; i++)
+        if (l->events[i].data.ptr == s)
+            l->events[i].data.ptr = NULL;
+    if (s->previous)
+        s->previous->next = s->next;
+    else
+        l->sources = s->next;
+    if (s->next)
+        s->next->previous = s->previous;
+    s->previous = s->next = NULL;
+    s->loop = NULL;
+    if (l->unlocked) {                                  /* the loop may be looking at it right now */
+        s->grave = true;
+        s->next = l->graves;
+        l->graves = s;
+        return;
+    }
+    if (s->page || s->inbox.count)
+        source_unmap(s);
+    Py_DECREF(s);
+}
+
+static void bury(Loop *l)
+{
+    while (l->graves) {
+        Source *s = l->graves;
+        l->graves = s->next;
+        s->next = NULL;
+        for (int i = l->event_next; i < l->event_count; i++)
+            if (l->events[i].data.ptr == s)
+                l->events[i].data.ptr = NULL;
+        if (s->page)
+            source_unmap(s);
+        Py_DECREF(s);
+    }
+}
+
+static bool stale(Loop *l)
+{
+    if (l->generation == leaf_generation() && l->epoll >= 0)
+        return false;
+    PyErr_SetString(PyExc_ValueError, l->epoll < 0 ? "this loop is closed" : "this loop belongs to the process before the fork");
+    return true;
+}
+
+static Source *source_new(Loop *l, int fd, PyObject *owner, struct page *page)
+{
+    Source *s = PyObject_GC_New(Source, source_type);
+    if (!s)
+        return NULL;
+    memset((char *)s + sizeof(PyObject), 0, sizeof *s - sizeof(PyObject));
+    s->fd = fd;
+    s->hot = -1;
+    s->page = page;
+    s->owner = Py_NewRef(owner);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = s};
+    if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, fd, &event) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        s->page = NULL;
+        s->fd = -1;
+        Py_DECREF(s);
+        return NULL;
+    }
+    s->loop = l;
+    s->next = l->sources;
+    if (l->sources)
+        l->sources->previous = s;
+    l->sources = (Source *)Py_NewRef((PyObject *)s);
+    PyObject_GC_Track(s);
+    return s;
+}
+
+/* ---- requests ---- */
+
+/* The request in the page, if there is one: a tuple, NULL without an exception if none. */
+static PyObject *take(Source *s)
+{
+    Loop *l = s->loop;
+    struct head head;
+    uint64_t word = atomic_load_explicit(&s->page->state, memory_order_acquire);
+    if ((word & 0xff) != POSTED)
+        return NULL;
+    uint64_t sequence = word >> 8;
+    if (!atomic_compare_exchange_strong(&s->page->state, &word, word_of(sequence, TAKEN)))
+        return NULL;                                    /* withdrawn this instant */
+    if (!page_read(s->page, &head) || (head.fds && !inbox_claim(&s->inbox, s->fd, sequence, head.fds))) {
+        s->broken = true;
+        return NULL;
+    }
+    if (!head.fds)
+        inbox_clear(&s->inbox);                         /* of a message that was withdrawn */
+    s->sequence = sequence;
+    s->peer_cpu = head.cpu;
+    s->one_way = head.flags & ONE_WAY;
+    s->taken = !s->one_way;
+    s->requests++;
+    l->requests++;
+    PyObject *request = page_tuple(s->page, &head, &s->inbox, s->owner, (PyObject *)s);
+    if (s->one_way) {
+        atomic_store_explicit(&s->page->state, word_of(sequence, FREE), memory_order_release);
+        atomic_thread_fence(memory_order_seq_cst);
+        if (atomic_load_explicit(&s->page->client_asleep, memory_order_relaxed))
+            io_send(s->fd, "w", 1, NULL, 0);
+    }
+    return request;
+}
+
+static inline bool posted(Source *s)
+{
+    return (atomic_load_explicit(&s->page->state, memory_order_acquire) & 0xff) == POSTED;
+}
+
+/* The next hot request in turn. */
+static PyObject *scan(Loop *l)
+{
+    for (int i = 0; i < l->hot_count; i++) {
+        int at = (l->cursor + i) % l->hot_count;
+        Source *s = l->hot[at];
+        if (!posted(s))
+            continue;
+        PyObject *request = take(s);
+        l->cursor = at + 1;
+        if (request || PyErr_Occurred())
+            return request;
+        if (s->broken)
+            return PyTuple_Pack(2, s->owner, (PyObject *)s);
+    }
+    return NULL;
+}
+
+/* One epoll event: a request, a ready descriptor, a session that ended, or NULL: nothing for Python. */
+static PyObject *handle(Source *s)
+{
+    if (!s->page)
+        return PyTuple_Pack(2, s->owner, Py_None);
+    heat(s);
+    for (int packets = 0; packets < BATCH && inbox_drain(&s->inbox, s->fd, false) && !posted(s); packets++)
+        ;                                               /* wake-ups of requests that were withdrawn */
+    PyObject *request = take(s);
+    if (request || PyErr_Occurred())
+        return request;
+    s->broken |= s->inbox.broken;
+    if (s->broken || s->inbox.end) {
+        cool(s);
+        return PyTuple_Pack(2, s->owner, (PyObject *)s);
+    }
+    return NULL;
+}
+
+static bool any_posted(Loop *l)
+{
+    for (int i = 0; i < l->hot_count; i++)
+        if (posted(l->hot[i]))
+            return true;
+    return false;
+}
+
+/* Raise every flag, fence, look once more; true: something was there. */
+static bool raise_flags(Loop *l)
+{
+    for (int i = 0; i < l->hot_count; i++)
+        atomic_store_explicit(&l->hot[i]->page->server_asleep, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
+    return any_posted(l);
+}
+
+static void lower_flags(Loop *l)
+{
+    for (int i = 0; i < l->hot_count; i++)
+        atomic_store_explicit(&l->hot[i]->page->server_asleep, 0, memory_order_relaxed);
+}
+
+static int fetch(Loop *l, int64_t timeout)
+{
+    int ready, error;
+    l->event_next = 0;
+    l->event_count = 0;
+    l->rounds = 0;
+    l->polls++;
+    if (timeout == 0) {
+        ready = epoll_wait(l->epoll, l->events, BATCH, 0);
+        l->event_count = ready > 0 ? ready : 0;
+        return 0;
+    }
+    struct timespec span = {timeout / 1000000000, timeout % 1000000000};
+    l->sleeps++;
+    l->unlocked = true;
+    Py_BEGIN_ALLOW_THREADS
+    ready = (int)syscall(SYS_epoll_pwait2, l->epoll, l->events, BATCH, timeout < 0 ? NULL : &span, NULL, 0);
+    error = errno;
+    if (ready < 0 && error == ENOSYS) {                 /* before Linux 5.11 */
+        ready = epoll_wait(l->epoll, l->events, BATCH, timeout < 0 ? -1 : (int)((timeout + 999999) / 1000000));
+        error = errno;
+    }
+    Py_END_ALLOW_THREADS
+    l->unlocked = false;
+    l->event_count = ready > 0 ? ready : 0;
+    bury(l);
+    if (ready < 0 && error != EINTR) {
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
+/* Spin on the hot pages; true: something was posted. */
+static bool spin(Loop *l, int64_t timeout)
+{
+    bool elsewhere = false, found = false;
+    unsigned cpu = this_cpu();
+    for (int i = 0; i < l->hot_count; i++)
+        elsewhere |= l->hot[i]->peer_cpu != cpu;
+    int64_t limit = l->spin.budget;
+    if (timeout >= 0 && timeout < limit)
+        limit = timeout;
+    if (!elsewhere || limit <= 0)
+        return false;
+    int64_t start = io_now(), now, first = limit < GIL_SPIN_NS ? limit : GIL_SPIN_NS;
+    do {
+        for (int i = 0; i < 32 && !(found = any_posted(l)); i++)
+            relax();
+        now = io_now();
+    } while (!found && now - start < first);
+    if (!found && first < limit) {
+        l->unlocked = true;
+        Py_BEGIN_ALLOW_THREADS
+        do {
+            for (int i = 0; i < 32 && !(found = any_posted(l)); i++)
+                relax();
+            now = io_now();
+        } while (!found && !l->graves && now - start < limit);
+        Py_END_ALLOW_THREADS
+        l->unlocked = false;
+        bury(l);
+        found = any_posted(l);
+    }
+    if (found) {
+        l->spins_paid++;
+        spin_paid(&l->spin, now - start);
+    } else {
+        l->spins_failed++;
+        spin_failed(&l->spin);
+    }
+    return found;
+}
+
+/* next(timeout_ns) -> (owner, session, label, words, data, caps): a request;
+ * (owner, None): its descriptor is ready; (owner, session): that session ended or
+ * broke the protocol; None: nothing within the time. */
+static PyObject *next_event(Loop *l, int64_t timeout)
+{
+    int64_t deadline = timeout > 0 ? io_now() + timeout : 0;
+    for (;;) {
+        while (l->event_next < l->event_count) {
+            struct epoll_event *event = &l->events[l->event_next++];
+            if (!event->data.ptr)
+                continue;
+            PyObject *found = handle(event->data.ptr);
+            if (found || PyErr_Occurred())
+                return found;
+        }
+        if (++l->rounds <= ROUNDS_PER_EPOLL) {
+            PyObject *request = scan(l);
+            if (request || PyErr_Occurred())
+                return request;
+        } else {
+            if (fetch(l, 0) < 0)
+                return NULL;
+            if (l->event_count)
+                continue;
+            PyObject *request = scan(l);
+            if (request || PyErr_Occurred())
+                return request;
+        }
+        int64_t left = timeout <= 0 ? timeout : deadline - io_now();
+        if (timeout > 0 && left <= 0)
+            left = 0;
+        if (left && l->hot_count && spin(l, left))
+            continue;
+        if (PyErr_CheckSignals() < 0)
+            return NULL;
+        if (left) {
+            if (raise_flags(l)) {
+                lower_flags(l);
+                continue;
+            }
+            while (l->hot_count)                        /* flags stay up: they are cold now */
+                l->hot[--l->hot_count]->hot = -1;
+        }
+        int64_t slept_from = l->last_served;
+        if (fetch(l, left) < 0)
+            return NULL;
+        if (l->event_count) {
+            if (left && slept_from)
+                spin_slept(&l->spin, io_now() - slept_from);
+            continue;
+        }
+        if (left == 0)
+            Py_RETURN_NONE;
+    }
+}
+
+static PyObject *loop_next(Loop *l, PyObject *arg)
+{
+    long long timeout = PyLong_AsLongLong(arg);
+    if ((timeout == -1 && PyErr_Occurred()) || stale(l))
+        return NULL;
+    if (l->inside) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread runs this loop");
+        return NULL;
+    }
+    l->inside = true;
+    PyObject *result = next_event(l, timeout);
+    l->inside = false;
+    return result;
+}
+
+/* settle() -> bool: leave every flag raised; True when something is there all the same. */
+static PyObject *loop_settle(Loop *l, PyObject *unused)
+{
+    (void)unused;
+    if (l->generation != leaf_generation() || l->epoll < 0)
+        Py_RETURN_FALSE;
+    bool there = raise_flags(l) || l->event_next < l->event_count;
+    if (there)
+        lower_flags(l);
+    else
+        while (l->hot_count)
+            l->hot[--l->hot_count]->hot = -1;
+    return PyBool_FromLong(there);
+}
+
+/* ---- sources ---- */
+
+static PyObject *loop_watch(Loop *l, PyObject *args)
+{
+    int fd;
+    PyObject *owner;
+    if (!PyArg_ParseTuple(args, "iO:watch", &fd, &owner) || stale(l))
+        return NULL;
+    return (PyObject *)source_new(l, fd, owner, NULL);
+}
+
+/* accept(socket, memfd, owner) -> session source; takes the socket if it succeeds, never the memfd. */
+static PyObject *loop_accept(Loop *l, PyObject *args)
+{
+    int sock, memfd;
+    PyObject *owner;
+    if (!PyArg_ParseTuple(args, "iiO:accept", &sock, &memfd, &owner) || stale(l))
+        return NULL;
+    struct page *page = page_map(memfd);
+    if (!page)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    if (atomic_load(&page->version) != PAGE_VERSION) {
+        munmap(page, PAGE_BYTES);
+        PyErr_SetString(PyExc_ValueError, "the session page is of another version");
+        return NULL;
+    }
+    leaf_guard(sock);
+    Source *s = source_new(l, sock, owner, page);
+    if (!s)
+        munmap(page, PAGE_BYTES);
+    return (PyObject *)s;
+}
+
+static void loop_release(Loop *l)
+{
+    while (l->sources)
+        source_drop(l->sources);
+    if (l->epoll >= 0 && l->generation == leaf_generation())
+        leaf_close_guarded(l->epoll);
+    l->epoll = -1;
+}
+
+static PyObject *loop_close(Loop *l, PyObject *unused)
+{
+    (void)unused;
+    if (l->inside) {
+        PyErr_SetString(PyExc_RuntimeError, "the loop runs; stop it first");
+        return NULL;
+    }
+    loop_release(l);
+    Py_RETURN_NONE;
+}
+
+static PyObject *loop_fileno(Loop *l, PyObject *unused)
+{
+    (void)unused;
+    if (stale(l))
+        return NULL;
+    return PyLong_FromLong(l->epoll);
+}
+
+static PyObject *loop_stats(Loop *l, PyObject *unused)
+{
+    (void)unused;
+    return Py_BuildValue("{sKsKsKsKsKsKsisL}", "requests", l->requests, "sleeps", l->sleeps, "polls", l->polls, "spins_paid",
+                         l->spins_paid, "spins_failed", l->spins_failed, "rings", l->rings, "hot", l->hot_count, "spin_ns",
+                         (long long)l->spin.budget);
+}
+
+/* reply(label, words, data, items, fds) -> bool: False when the client is past receiving it. */
+static PyObject *source_reply(Source *s, PyObject *const *args, Py_ssize_t count)
+{
+    struct outgoing message;
+    if (count != 5) {
+        PyErr_SetString(PyExc_TypeError, "reply takes label, words, data, items and fds");
+        return NULL;
+    }
+    if (!s->loop || !s->page || s->loop->generation != leaf_generation() || !s->taken)
+        Py_RETURN_FALSE;
+    if (!outgoing_parse(&message, args))
+        return NULL;
+    s->taken = false;
+    bool sent = true;
+    if (message.count) {
+        struct packet packet = {.kind = 'C', .sequence = s->sequence};
+        int result = io_send(s->fd, &packet, offsetof(struct packet, text), message.fds, message.count);
+        if (result < 0 && result != -EPIPE && result != -ECONNRESET && result != -EAGAIN) {
+            outgoing_release(&message);
+            s->taken = true;                            /* our trouble: the caller may answer with an error */
+            errno = -result;
+            return PyErr_SetFromErrno(PyExc_OSError);
+        }
+        if (result < 0) {
+            sent = false;
+            s->broken = result == -EAGAIN;              /* a client that lets its queue fill gets nothing */
+            if (s->broken)
+                shutdown(s->fd, SHUT_RDWR);
+        }
+    }
+    if (sent) {
+        page_write(s->page, message.label, message.words.buf, (size_t)message.words.len, message.items, message.data.buf,
+                   (size_t)message.data.len, (unsigned)message.count, 0);
+        atomic_store_explicit(&s->page->state, word_of(s->sequence, DONE), memory_order_release);
+        atomic_thread_fence(memory_order_seq_cst);
+        if (atomic_load_explicit(&s->page->client_asleep, memory_order_relaxed)) {
+            s->loop->rings++;
+            io_send(s->fd, "w", 1, NULL, 0);
+        }
+        s->loop->last_served = io_now();
+    }
+    outgoing_release(&message);
+    return PyBool_FromLong(sent);
+}
+
+static PyObject *source_close(Source *s, PyObject *unused)
+{
+    (void)unused;
+    source_drop(s);
+    Py_RETURN_NONE;
+}
+
+static PyObject *source_owner(Source *s, void *closure)
+{
+    (void)closure;
+    return Py_NewRef(s->owner ? s->owner : Py_None);
+}
+
+static PyObject *source_broken(Source *s, void *closure)
+{
+    (void)closure;
+    return PyBool_FromLong(s->broken);
+}
+
+static PyObject *source_requests(Source *s, void *closure)
+{
+    (void)closure;
+    return PyLong_FromUnsignedLongLong(s->requests);
+}
+
+static int source_traverse(Source *s, visitproc visit, void *arg)
+{
+    Py_VISIT((PyObject *)Py_TYPE((PyObject *)s));
+    Py_VISIT(s->owner);
+    return 0;
+}
+
+static int source_clear(Source *s)
+{
+    Py_CLEAR(s->owner);
+    return 0;
+}
+
+static void source_dealloc(Source *s)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)s);
+    PyObject_GC_UnTrack(s);
+    Py_CLEAR(s->owner);
+    PyObject_GC_Del(s);
+    Py_DECREF(type);
+}
+
+static int loop_traverse(Loop *l, visitproc visit, void *arg)
+{
+    Py_VISIT((PyObject *)Py_TYPE((PyObject *)l));
+    for (Source *s = l->sources; s; s = s->next)
+        Py_VISIT(s);
+    return 0;
+}
+
+static int loop_clear(Loop *l)
+{
+    loop_release(l);
+    return 0;
+}
+
+static void loop_dealloc(Loop *l)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)l);
+    PyObject_GC_UnTrack(l);
+    loop_release(l);
+    PyObject_GC_Del(l);
+    Py_DECREF(type);
+}
+
+/* open_loop(spin_us) -> Loop; a negative number asks for L4RE_SPIN_US or the default. */
+static PyObject *open_loop(PyObject *module, PyObject *arg)
+{
+    (void)module;
+    double setting = PyFloat_AsDouble(arg);
+    if (setting == -1 && PyErr_Occurred())
+        return NULL;
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Loop *l = PyObject_GC_New(Loop, loop_type);
+    if (!l) {
+        close(epoll);
+        return NULL;
+    }
+    memset((char *)l + sizeof(PyObject), 0, sizeof *l - sizeof(PyObject));
+    l->epoll = epoll;
+    leaf_guard(epoll);
+    l->generation = leaf_generation();
+    int64_t most = setting < 0 ? spin_setting() : (int64_t)(setting * 1000);
+    l->spin = (struct spin){most, most};
+    PyObject_GC_Track(l);
+    return (PyObject *)l;
+}
+
+static PyMethodDef source_methods[] = {
+    {"reply", (PyCFunction)(void (*)(void))source_reply, METH_FASTCALL, "reply(label, words, data, items, fds) -> bool"},
+    {"close", (PyCFunction)source_close, METH_NOARGS, "close(): leave the loop; a session ends for its client"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef source_getset[] = {
+    {"owner", (getter)source_owner, NULL, "what the source was registered for", NULL},
+    {"broken", (getter)source_broken, NULL, "the client broke the protocol", NULL},
+    {"requests", (getter)source_requests, NULL, "requests served", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot source_slots[] = {
+    {Py_tp_dealloc, source_dealloc}, {Py_tp_traverse, source_traverse}, {Py_tp_clear, source_clear},
+    {Py_tp_methods, source_methods}, {Py_tp_getset, source_getset}, {0, NULL},
+};
+
+static PyType_Spec source_spec = {
+    .name = "l4re._native.leaf.Source",
+    .basicsize = sizeof(Source),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = source_slots,
+};
+
+static PyMethodDef loop_methods[] = {
+    {"next", (PyCFunction)loop_next, METH_O, "next(timeout_ns) -> what happened, or None"},
+    {"settle", (PyCFunction)loop_settle, METH_NOARGS, "settle() -> bool: raise every flag; True: something is there"},
+    {"watch", (PyCFunction)loop_watch, METH_VARARGS, "watch(fd, owner) -> Source"},
+    {"accept", (PyCFunction)loop_accept, METH_VARARGS, "accept(socket, memfd, owner) -> Source; takes the socket"},
+    {"close", (PyCFunction)loop_close, METH_NOARGS, "close(): every session ends"},
+    {"fileno", (PyCFunction)loop_fileno, METH_NOARGS, "fileno() -> the epoll descriptor"},
+    {"stats", (PyCFunction)loop_stats, METH_NOARGS, "stats() -> dict of counts"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot loop_slots[] = {
+    {Py_tp_dealloc, loop_dealloc}, {Py_tp_traverse, loop_traverse}, {Py_tp_clear, loop_clear},
+    {Py_tp_methods, loop_methods}, {0, NULL},
+};
+
+static PyType_Spec loop_spec = {
+    .name = "l4re._native.leaf.Loop",
+    .basicsize = sizeof(Loop),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = loop_slots,
+};
+
+static PyMethodDef functions[] = {
+    {"open_loop", open_loop, METH_O, "open_loop(spin_us) -> Loop; negative: L4RE_SPIN_US or the default"},
+    {NULL, NULL, 0, NULL},
+};
+
+int leaf_loop_init(PyObject *module)
+{
+    loop_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &loop_spec, NULL);
+    source_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &source_spec, NULL);
+    if (!loop_type || !source_type || PyModule_AddType(module, loop_type) < 0 || PyModule_AddType(module, source_type) < 0)
+        return -1;
+    return PyModule_AddFunctions(module, functions);
+}

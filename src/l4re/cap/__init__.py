@@ -1,0 +1,14 @@
+"""What a capability is: ownership, rights, transfer, validation.
+
+Here lives the base class of everything a program can hold, and the one way a
+capability leaves a process (:class:`Export`) and enters one
+(:func:`import_capability`). The room promises that rights only shrink on the
+way, that what arrives is believed only as far as the kernel confirms it, and
+that every descriptor has one owner whatever fails. What a dataspace or a gate
+does is left to their rooms; each registers its importer here.
+"""
+
+from l4re.cap.capability import Capability
+from l4re.cap.transfer import Export, export_all, import_all, import_capability, register_kind
+
+__all__ = ["Capability", "Export", "export_all", "import_all", "import_capability", "register_kind"]

@@ -1,0 +1,173 @@
+/* The session page: one call at a time between one client thread and one server.
+ *
+ * `state` carries a sequence number and one of four states:
+ *
+ *     FREE ----post----> POSTED ----take----> TAKEN ----reply----> DONE ----post----> POSTED ...
+ *       ^                  |                    |
+ *       +----withdraw------+                    +--- (one-way) ---> FREE
+ *
+ * The client writes the message, then posts with release order; the server takes
+ * with a compare-exchange (so a withdrawal by a timed-out client and a take
+ * exclude each other), copies the message out once, checks the copy, and replies
+ * the same way. Whoever wants to sleep raises its `asleep` flag, fences, looks
+ * once more, and only then blocks; whoever posts or replies fences and rings the
+ * socket if the other's flag is up. The fence on both sides is what makes one of
+ * the two see the other's store (store buffers would otherwise hide both).
+ *
+ * Everything in the page may change at any moment: the other side may lie. */
+#ifndef L4RE_PAGE_H
+#define L4RE_PAGE_H
+
+#include "io.h"
+
+#include <sched.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum page_state { FREE = 0, POSTED = 1, TAKEN = 2, DONE = 3 };
+enum { ONE_WAY = 1 };                                   /* header flags */
+
+enum {
+    PAGE_BYTES = 65536,
+    PAGE_WORDS = 63,
+    PAGE_LONG = 60 * 1024,
+    PAGE_ITEMS = 16,
+    PAGE_VERSION = 1,
+};
+
+/* What a call gives when it gives no answer. */
+enum status { GONE = 1, SEND_TIMEOUT, RECEIVE_TIMEOUT, BUSY, STALE, BROKEN, REFUSED, FULL, CLOSED };
+
+struct page {
+    _Alignas(64) _Atomic uint64_t state;                /* sequence << 8 | page_state */
+    _Atomic int64_t label;
+    _Atomic uint64_t counts;                            /* words, items, descriptors, flags: 16 bits each */
+    _Atomic uint64_t size_cpu;                          /* bytes in the long area, and the writer's CPU + 1 */
+    uint64_t words[PAGE_WORDS];
+    _Alignas(64) _Atomic uint32_t server_asleep;        /* starts raised */
+    _Alignas(64) _Atomic uint32_t client_asleep;
+    _Atomic uint32_t version;
+    _Alignas(64) char long_area[PAGE_LONG];
+};
+_Static_assert(sizeof(struct page) <= PAGE_BYTES, "the page fits its memfd");
+
+struct head {
+    int64_t label;
+    unsigned words, items, fds, flags, size, cpu;
+};
+
+/* What either side keeps of a session socket: descriptors that came ahead of their message. */
+struct inbox {
+    uint64_t sequence;
+    int fds[IO_MAX_FDS], count;
+    bool end;                   /* the other side is gone */
+    bool broken;                /* it sent what no honest peer sends */
+    char refusal[200];          /* why the server did not take the session, if it said so */
+    bool refused;
+};
+
+/* A packet on the session socket. */
+struct packet {
+    char kind;                  /* 'w' wake up, 'C' descriptors of message `sequence`, 'R' refusal */
+    uint64_t sequence;
+    char text[200];
+};
+
+/* A self-tuning budget: spinning that does not pay shrinks to nothing, and grows
+ * back when a sleeper finds that the other side came soon. */
+struct spin {
+    int64_t budget, most;
+};
+
+enum { GIL_SPIN_NS = 4000, SPIN_FLOOR_NS = 2000, SPIN_DEFAULT_NS = 50000 };
+
+static inline void spin_paid(struct spin *spin, int64_t took)
+{
+    if (2 * took > spin->budget)
+        spin->budget = 2 * took < spin->most ? 2 * took : spin->most;
+}
+
+static inline void spin_failed(struct spin *spin)
+{
+    spin->budget = spin->budget > SPIN_FLOOR_NS ? spin->budget / 2 : 0;
+}
+
+static inline void spin_slept(struct spin *spin, int64_t took)
+{
+    if (took < 4 * spin->most) {
+        int64_t grown = spin->budget ? 2 * spin->budget : 2 * SPIN_FLOOR_NS;
+        spin->budget = grown < spin->most ? grown : spin->most;
+    }
+}
+
+static inline void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__) || defined(__arm__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+static inline unsigned this_cpu(void) { return (unsigned)sched_getcpu() + 1; }
+
+static inline uint64_t word_of(uint64_t sequence, enum page_state state) { return sequence << 8 | state; }
+
+/* Write a message; the state word is the caller's to publish. */
+static inline void page_write(struct page *page, int64_t label, const void *words, size_t bytes, unsigned items,
+                              const void *data, size_t size, unsigned fds, unsigned flags)
+{
+    unsigned count = (unsigned)((bytes + 7) / 8);
+    if (bytes) {
+        if (bytes % 8)
+            page->words[count - 1] = 0;
+        memcpy(page->words, words, bytes);
+    }
+    if (size)
+        memcpy(page->long_area, data, size);
+    atomic_store_explicit(&page->label, label, memory_order_relaxed);
+    atomic_store_explicit(&page->counts, count | (uint64_t)items << 16 | (uint64_t)fds << 32 | (uint64_t)flags << 48,
+                          memory_order_relaxed);
+    atomic_store_explicit(&page->size_cpu, size | (uint64_t)this_cpu() << 32, memory_order_relaxed);
+}
+
+/* Copy the header out once and check the copy. */
+static inline bool page_read(struct page *page, struct head *head)
+{
+    uint64_t counts = atomic_load_explicit(&page->counts, memory_order_relaxed);
+    uint64_t size_cpu = atomic_load_explicit(&page->size_cpu, memory_order_relaxed);
+    *head = (struct head){
+        .label = atomic_load_explicit(&page->label, memory_order_relaxed),
+        .words = counts & 0xffff, .items = counts >> 16 & 0xffff, .fds = counts >> 32 & 0xffff,
+        .flags = counts >> 48, .size = (uint32_t)size_cpu, .cpu = (unsigned)(size_cpu >> 32),
+    };
+    return head->words <= PAGE_WORDS && head->items <= PAGE_ITEMS && 2 * head->items <= head->words &&
+           head->fds <= IO_MAX_FDS && head->size <= PAGE_LONG;
+}
+
+struct page *page_map(int memfd);                       /* NULL with errno */
+int64_t spin_setting(void);                             /* L4RE_SPIN_US in ns, or the default */
+
+/* One message out of Python's arguments: (label, words, data, items, fds). */
+struct outgoing {
+    long long label;
+    Py_buffer words, data;
+    unsigned items;
+    int fds[IO_MAX_FDS], count;
+};
+bool outgoing_parse(struct outgoing *message, PyObject *const *args);
+void outgoing_release(struct outgoing *message);
+
+/* Read packets until one that wakes (true), nothing, or the end; blocks only for the first, and if told to. */
+bool inbox_drain(struct inbox *inbox, int sock, bool block);
+/* The descriptors of message `sequence`, which must have come first; false: they did not. */
+bool inbox_claim(struct inbox *inbox, int sock, uint64_t sequence, unsigned count);
+void inbox_clear(struct inbox *inbox);
+
+/* (words, data, caps) of the message whose checked header is `head`, appended to a tuple
+ * that starts with `before` (borrowed) objects; takes the inbox's descriptors. */
+PyObject *page_tuple(struct page *page, const struct head *head, struct inbox *inbox, PyObject *first, PyObject *second);
+
+#endif

@@ -1,0 +1,93 @@
+"""The base of every capability.
+
+A capability object *is* the capability: closing it drops it, and whoever uses
+it afterwards gets :class:`~l4re.errors.Closed`. Nothing else holds the right.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from l4re.errors import Closed, PermissionDenied
+from l4re.rights import Rights
+
+if TYPE_CHECKING:
+    from l4re.cap.transfer import Export
+
+__all__ = ["Capability"]
+
+
+class Capability(ABC):
+    """Something this process was handed, with the rights it carries.
+
+    Every capability is a context manager; leaving the block closes it. Dropping
+    the last reference closes it too.
+    """
+
+    __slots__ = ("__weakref__",)
+
+    kind: ClassVar[str] = "capability"
+
+    @property
+    @abstractmethod
+    def rights(self) -> Rights:
+        """What the holder may do, in L4Re's letters (reference, section 2: W 1, S 2, R 4, D 8)."""
+
+    @property
+    @abstractmethod
+    def closed(self) -> bool:
+        """Whether the capability was dropped."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Drop the capability; a second call does nothing."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return the descriptor that stands for it, lent; :class:`Closed` afterwards."""
+
+    @abstractmethod
+    def dup(self) -> Self:
+        """Return a capability of the caller's own to the same object, with the same rights."""
+
+    @abstractmethod
+    def export(self, rights: Rights | None = None) -> Export:
+        """Prepare a hand-over to another process, weakened to ``rights``.
+
+        Rights this capability lacks are dropped silently, as in L4Re: they only
+        shrink on the way (reference, section 2, mapping rules). The caller sends
+        the descriptors and then calls ``done()`` or ``failed()``.
+        """
+
+    @abstractmethod
+    def _key(self) -> Hashable:
+        """Return what this process can know of the object's identity."""
+
+    def require(self, wanted: Rights) -> None:
+        """Raise :class:`PermissionDenied` unless every right in ``wanted`` is held."""
+        if wanted & ~self.rights:
+            raise PermissionDenied(wanted=wanted, held=self.rights)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Capability) or self.kind != other.kind or self.closed or other.closed:
+            return False
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self.kind)
+
+    def __enter__(self) -> Self:
+        if self.closed:
+            raise Closed(f"this {self.kind} is closed")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} closed>" if self.closed else f"<{type(self).__name__} {self.rights.letters()}>"

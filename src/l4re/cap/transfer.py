@@ -1,0 +1,147 @@
+"""How a capability leaves a process, and how one enters.
+
+An :class:`Export` is what travels: a kind, rights, one number and some
+descriptors. Its owner decides afterwards whether the hand-over happened
+(``done``) or not (``failed``); either way nothing stays behind. On the way in
+the peer is believed in nothing: the room's importer asks the kernel what the
+descriptors are and refuses with :class:`InvalidArgument` when they are not that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from l4re.cap.capability import Capability
+from l4re.errors import InvalidArgument, MessageTooLong
+from l4re.linux.fd import Fd, take
+from l4re.rights import Rights
+from l4re.wire.items import ItemKind, pack_item, unpack_item
+
+__all__ = ["MAX_CAPS", "Export", "Importer", "export_all", "import_all", "import_capability", "register_kind"]
+
+#: Capabilities in one message. Two words each, of 63 (reference, section 2).
+MAX_CAPS = 16
+
+
+@dataclass(slots=True)
+class Export:
+    """One capability on its way out.
+
+    ``fds`` are lent until ``done()`` or ``failed()``; ``owned`` are the ones made
+    for this hand-over only and closed by either. ``on_sent`` runs once the
+    receiver has it (a receive right closes itself then: it moves), ``on_task``
+    learns the pidfd of the process it went to, where that is known.
+    """
+
+    kind: ItemKind
+    rights: Rights
+    value: int
+    fds: tuple[int, ...]
+    owned: tuple[Fd, ...] = ()
+    on_sent: Callable[[], None] | None = None
+    on_task: Callable[[int], None] | None = None
+
+    def done(self) -> None:
+        """The receiver has it."""
+        for fd in self.owned:
+            fd.close()
+        if self.on_sent is not None:
+            self.on_sent()
+
+    def failed(self) -> None:
+        """It was not sent; everything made for it goes away."""
+        for fd in self.owned:
+            fd.close()
+
+
+Importer = Callable[[Rights, int, tuple[Fd, ...]], Capability]
+
+_importers: dict[ItemKind, Importer] = {}
+
+
+def register_kind(kind: ItemKind, importer: Importer) -> None:
+    """Say how a capability of ``kind`` is made from what arrived.
+
+    ``importer(rights, value, fds)`` owns the descriptors, also when it raises.
+    """
+    _importers[kind] = importer
+
+
+def import_capability(kind: int, rights: Rights, value: int, fds: tuple[Fd, ...]) -> Capability:
+    """Make a capability of received descriptors, which this call takes.
+
+    Raises:
+        InvalidArgument: the kind is unknown, or the descriptors are not what they claim to be.
+    """
+    try:
+        importer = _importers[ItemKind(kind)]
+    except (ValueError, KeyError):
+        for fd in fds:
+            fd.close()
+        raise InvalidArgument(f"received a capability of kind {kind}, which this version does not know") from None
+    try:
+        return importer(rights, value, fds)
+    except BaseException:
+        for fd in fds:
+            fd.close()
+        raise
+
+
+def export_all(caps: Sequence[Capability | None]) -> tuple[bytes, list[int], list[Export]]:
+    """Return the items' words, the descriptors in order, and the exports to finish.
+
+    Raises:
+        MessageTooLong: more than 16 capabilities.
+    """
+    if len(caps) > MAX_CAPS:
+        raise MessageTooLong(f"{len(caps)} capabilities in one message; at most {MAX_CAPS} fit")
+    words: list[bytes] = []
+    fds: list[int] = []
+    exports: list[Export] = []
+    try:
+        for cap in caps:
+            if cap is None:
+                words.append(pack_item(ItemKind.VOID, Rights(0), 0, 0))
+                continue
+            export = cap.export()
+            exports.append(export)
+            words.append(pack_item(export.kind, export.rights, len(export.fds), export.value))
+            fds.extend(export.fds)
+    except BaseException:
+        for export in exports:
+            export.failed()
+        raise
+    return b"".join(words), fds, exports
+
+
+def import_all(words: bytes, fds: Iterable[int]) -> tuple[Capability | None, ...]:
+    """Make the capabilities of one message; takes the descriptors, whatever happens.
+
+    Raises:
+        InvalidArgument: the items and the descriptors do not fit each other.
+    """
+    owners = take(tuple(fds))
+    caps: list[Capability | None] = []
+    used = 0
+    try:
+        for at in range(0, len(words), 16):
+            kind, rights, count, value = unpack_item(words[at : at + 16])
+            mine = owners[used : used + count]
+            if len(mine) != count:
+                raise InvalidArgument(f"item {at // 16} names {count} descriptors, {len(mine)} arrived")
+            used += count
+            if kind == ItemKind.VOID and not count:
+                caps.append(None)
+            else:
+                caps.append(import_capability(kind, Rights(rights), value, mine))
+        if used != len(owners):
+            raise InvalidArgument(f"{len(owners) - used} descriptors arrived that no item names")
+    except BaseException:
+        for cap in caps:
+            if cap is not None:
+                cap.close()
+        for fd in owners[used:]:
+            fd.close()
+        raise
+    return tuple(caps)
