@@ -563,6 +563,18 @@ static PyObject *source_close(Source *s, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+/* mirrors(session) -> bool: this is the server half of that session. */
+static PyObject *source_mirrors(Source *s, PyObject *session)
+{
+    static _Atomic uint64_t nonce = 1;
+    struct page *page = session_page(session);
+    if (!page)
+        return NULL;
+    uint64_t probe = (uint64_t)(uintptr_t)s ^ atomic_fetch_add(&nonce, 1) << 48;
+    atomic_store(&page->probe, probe);
+    return PyBool_FromLong(s->loop && s->page && atomic_load(&s->page->probe) == probe);
+}
+
 static PyObject *source_owner(Source *s, void *closure)
 {
     (void)closure;
@@ -653,6 +665,7 @@ static PyObject *open_loop(PyObject *module, PyObject *arg)
 
 static PyMethodDef source_methods[] = {
     {"reply", (PyCFunction)(void (*)(void))source_reply, METH_FASTCALL, "reply(label, words, data, items, fds) -> bool"},
+    {"mirrors", (PyCFunction)source_mirrors, METH_O, "mirrors(session) -> bool: both halves are in this process"},
     {"close", (PyCFunction)source_close, METH_NOARGS, "close(): leave the loop; a session ends for its client"},
     {NULL, NULL, 0, NULL},
 };

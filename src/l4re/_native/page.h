@@ -49,6 +49,7 @@ struct page {
     _Alignas(64) _Atomic uint32_t server_asleep;        /* starts raised */
     _Alignas(64) _Atomic uint32_t client_asleep;
     _Atomic uint32_t version;
+    _Atomic uint64_t probe;                             /* do two mappings show one page? */
     _Alignas(64) char long_area[PAGE_LONG];
 };
 _Static_assert(sizeof(struct page) <= PAGE_BYTES, "the page fits its memfd");
@@ -147,6 +148,7 @@ static inline bool page_read(struct page *page, struct head *head)
            head->fds <= IO_MAX_FDS && head->size <= PAGE_LONG;
 }
 
+struct page *session_page(PyObject *session);           /* NULL with an exception */
 struct page *page_map(int memfd);                       /* NULL with errno */
 int64_t spin_setting(void);                             /* L4RE_SPIN_US in ns, or the default */
 

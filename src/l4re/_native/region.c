@@ -156,10 +156,6 @@ static PyObject *mapping_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     if (!lasting(fd, (off_t)offset, (size_t)size))
         return NULL;
 
-    Mapping *self = (Mapping *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
-    if (!self)
-        return NULL;
-
     struct place p = {
         .fd = fd,
         .offset = (off_t)offset,
@@ -178,9 +174,13 @@ static PyObject *mapping_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
         PyEval_RestoreThread(dropped);
 
     if (start == MAP_FAILED) {
-        Py_DECREF(self);
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Mapping *self = (Mapping *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    if (!self) {
+        munmap(start, p.length);
+        return NULL;
     }
     self->start = start;
     self->size = (size_t)size;

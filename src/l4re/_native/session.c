@@ -430,6 +430,15 @@ static void session_dealloc(Session *s)
     Py_DECREF(type);
 }
 
+struct page *session_page(PyObject *session)
+{
+    if (Py_TYPE(session) != session_type || !((Session *)session)->page) {
+        PyErr_SetString(PyExc_TypeError, "an open Session is needed");
+        return NULL;
+    }
+    return ((Session *)session)->page;
+}
+
 static PyMethodDef methods[] = {
     {"call", (PyCFunction)(void (*)(void))session_call, METH_FASTCALL, "call(label, words, data, items, fds, timeout_ns, flags)"},
     {"post", (PyCFunction)(void (*)(void))session_post, METH_FASTCALL, "post(label, words, data, items, fds) -> status"},

@@ -1,0 +1,254 @@
+"""The capability to trigger, and to receive where it was made.
+
+An :class:`Irq` that arrived from elsewhere can trigger and be handed on. One
+made here (:meth:`Irq.create`, or ``register_irq_obj``) also owns the receiving
+side; it is local, and each hand-over makes a fresh pipe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from typing import ClassVar, Self
+
+from l4re._native import leaf
+from l4re.cap import Capability, Export, register_kind
+from l4re.errors import Busy, Closed, InvalidArgument, IpcTimeout, PeerGone, PermissionDenied
+from l4re.irq.pin import IrqSource, Pin
+from l4re.linux.clock import deadline_after, nanoseconds_left
+from l4re.linux.fd import Fd
+from l4re.rights import Rights
+from l4re.wire.items import ItemKind
+from l4re.wire.port import PortKind, PortMessage
+
+__all__ = ["Irq", "IrqHandler"]
+
+
+#: Pins looked at before a receiver hears of what came; a holder that floods cannot keep it from returning.
+ROUNDS = 64
+
+
+class IrqHandler(ABC):
+    """What a server runs when an IRQ arrives; register it with ``registry.register_irq_obj``."""
+
+    @abstractmethod
+    def dispatch(self) -> int | None:
+        """Handle the IRQ. Triggers that came together arrive as one. The result is ignored, nobody waits for it."""
+
+
+class Irq(Capability):
+    """A capability to notify somebody (L4Re's ``Irq``, trigger side), or to be notified.
+
+    ``trigger`` is thread-safe; ``receive`` is for one thread at a time.
+    """
+
+    __slots__ = ("_derive", "_handled", "_loop", "_rights", "_source", "_trigger")
+
+    kind: ClassVar[str] = "irq"
+
+    def __init__(self, trigger: Fd | None, derive: Fd | None, rights: Rights, *, source: IrqSource | None = None) -> None:
+        """Take the descriptors of a holder, or the source of an IRQ of this process."""
+        self._trigger = trigger
+        self._derive = derive
+        self._rights = rights
+        self._source = source
+        self._loop: leaf.Loop | None = None
+        self._handled = False
+
+    @classmethod
+    def create(cls) -> Irq:
+        """Return a new IRQ: trigger it, hand it out, wait for it."""
+        source = IrqSource()
+        irq = cls(None, None, Rights.RWSD, source=source)
+        irq._loop = loop = leaf.open_loop(0)
+
+        def watch(pin: Pin) -> None:
+            pin.watch = loop.watch(pin.fileno(), pin)
+
+        source.on_added = watch
+        return irq
+
+    @classmethod
+    def of_handler(cls, source: IrqSource) -> Irq:
+        """Return the local capability of an IRQ whose triggers a server loop handles."""
+        irq = cls(None, None, Rights.RWSD, source=source)
+        irq._handled = True
+        return irq
+
+    # ---- triggering ----
+
+    def trigger(self) -> None:
+        """Notify the receiver; never blocks. Triggers it has not seen yet count as one.
+
+        Raises:
+            PeerGone: nobody can receive it any more.
+            Closed: this capability is closed.
+        """
+        fd = self._trigger
+        if fd is None:
+            fd = self._own_trigger()
+        try:
+            leaf.trigger(fd.fileno(), 1)  # a full pipe is a pending trigger
+        except BrokenPipeError:
+            raise PeerGone(f"{self!r}: the receiver is gone") from None
+
+    def _own_trigger(self) -> Fd:
+        if self._source is None or self._source.closed:
+            raise Closed("this irq is closed")
+        self._trigger, self._derive = self._source.new_holder(counts=False)
+        return self._trigger
+
+    # ---- receiving ----
+
+    def fileno(self) -> int:
+        """The descriptor that is readable when a trigger waits (or, for one that can only trigger, its pipe)."""
+        if self._loop is not None and not self.closed:
+            return self._loop.fileno()
+        if self._trigger is not None:
+            return self._trigger.fileno()
+        if self._handled:
+            return self._own_trigger().fileno()
+        raise Closed("this irq is closed")
+
+    def _take(self, timeout_ns: int = 0) -> bool:
+        """Collect what is pending, waiting at most so long for a first trigger."""
+        if self.closed:
+            raise Closed("this irq is closed")
+        if self._loop is None:
+            why = "a handler receives it" if self._handled else "this capability can only trigger"
+            raise PermissionDenied(f"cannot receive: {why}")
+        triggered = False
+        for _ in range(ROUNDS):
+            event = self._loop.next(0 if triggered else timeout_ns)
+            if event is None:
+                break
+            pin: Pin = event[0]
+            hit, gone = pin.drain()
+            triggered |= hit
+            if gone:
+                pin.source.remove(pin)
+        return triggered
+
+    def receive(self, timeout: float | None = None) -> None:
+        """Wait for a trigger. It returns at once if one is pending.
+
+        Raises:
+            IpcTimeout: none came within ``timeout`` seconds.
+            PermissionDenied: this capability can only trigger, or a handler is registered.
+        """
+        deadline = deadline_after(timeout)
+        while not self._take(-1 if deadline is None else nanoseconds_left(deadline)):
+            if deadline is not None and not nanoseconds_left(deadline):
+                raise IpcTimeout(f"{self!r}: no trigger in the time given")
+
+    async def wait(self) -> None:
+        """Wait for a trigger in an asyncio program.
+
+        Raises:
+            PermissionDenied: this capability can only trigger, or a handler is registered.
+        """
+        loop = asyncio.get_running_loop()
+        while not self._take():
+            ready: asyncio.Future[None] = loop.create_future()
+            fd = self.fileno()
+            loop.add_reader(fd, lambda waiting=ready: waiting.done() or waiting.set_result(None))
+            try:
+                await ready
+            finally:
+                loop.remove_reader(fd)
+
+    # ---- the capability ----
+
+    @property
+    def rights(self) -> Rights:
+        return self._rights
+
+    @property
+    def closed(self) -> bool:
+        if self._source is not None:
+            return self._source.closed
+        return self._trigger is None or self._trigger.closed
+
+    def close(self) -> None:
+        """Drop the capability; of an IRQ made with :meth:`create`, also the receiving side."""
+        if self._source is not None and not self._handled:
+            self._source.close()
+        if self._loop is not None:
+            self._loop.close()
+            self._loop = None
+        for fd in (self._trigger, self._derive):
+            if fd is not None:
+                fd.close()
+        self._source = None if not self._handled else self._source
+        if self._source is None:
+            self._trigger = self._derive = None
+
+    def dup(self) -> Self:
+        export = self.export()
+        owned, export.owned = export.owned, ()
+        return type(self)(owned[0], owned[1], export.rights)
+
+    def export(self, rights: Rights | None = None) -> Export:
+        """Make the receiver a holder of its own, who may trigger and hand on.
+
+        Raises:
+            PeerGone: nobody can receive it any more.
+            Busy: too many were handed on before the receiver looked.
+        """
+        weaker = (Rights.RW & self._rights) & (rights | Rights.R if rights is not None else Rights.RW)
+        if self._source is not None:
+            if self._source.closed:
+                raise Closed("this irq is closed")
+            trigger, derive = self._source.new_holder()
+        else:
+            trigger, derive = self._derived()
+        return Export(
+            ItemKind.IRQ, weaker, 0, (trigger.fileno(), derive.fileno()), owned=(trigger, derive)
+        )
+
+    def _derived(self) -> tuple[Fd, Fd]:
+        """Send the receiver a new pipe's read end through our own derive socket."""
+        own, socket = self._trigger, self._derive
+        if own is None or socket is None:
+            raise Closed("this irq is closed")
+        own.fileno()
+        read, write = leaf.pipe()
+        pipe, trigger = Fd(read, guarded=True), Fd(write)
+        client, server = leaf.channel()
+        end, derive = Fd(server, guarded=True), Fd(client)
+        message = PortMessage(PortKind.DERIVE).pack()
+        try:
+            queued = leaf.send(socket.fileno(), message, (pipe.fileno(), end.fileno()))
+            leaf.trigger(own.fileno(), leaf.DERIVE_BYTE)
+        except (BrokenPipeError, ConnectionResetError):
+            raise PeerGone(f"{self!r}: the receiver is gone") from None
+        finally:
+            pipe.close()
+            end.close()
+        if not queued:
+            raise Busy(f"{self!r}: too many were handed on before the receiver looked")
+        return trigger, derive
+
+    def _key(self) -> Hashable:
+        return id(self._source) if self._source is not None else os.fstat(self.fileno()).st_ino
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "<Irq closed>"
+        what = "handled here" if self._handled else "received here" if self._source is not None else "trigger"
+        return f"<Irq {self._rights.letters()} {what}>"
+
+
+def _import_irq(rights: Rights, value: int, fds: tuple[Fd, ...]) -> Irq:
+    if (
+        len(fds) != 2
+        or leaf.what(fds[0].fileno()) != "pipe-write"
+        or leaf.what(fds[1].fileno()) != "seqpacket"
+    ):
+        raise InvalidArgument("what arrived as an irq is not the write end of a pipe and its socket")
+    return Irq(fds[0], fds[1], rights)
+
+
+register_kind(ItemKind.IRQ, _import_irq)

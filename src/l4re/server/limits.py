@@ -1,0 +1,20 @@
+"""How much one client may ask of a server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds that a :class:`RegistryServer` keeps; whoever goes beyond gets an error that names the limit.
+
+    ``ports`` counts all ports of one object, derived ones included; ``depth`` how often a capability may be
+    handed on, one from the other; ``sessions`` the threads that may call over one port at a time.
+    """
+
+    ports: int = 4096
+    depth: int = 64
+    sessions: int = 1024

@@ -1,0 +1,139 @@
+"""Calling an object of this process.
+
+In the thread that runs the loop (or while nobody runs it) an object is called
+directly: waiting for oneself would never end. From another thread a call goes
+through a session like any other, so that the object keeps its one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Any, Self
+
+from l4re._native import leaf
+from l4re.cap import Export, export_all, import_all
+from l4re.errors import Closed
+from l4re.gate.channel import check_label
+from l4re.gate.gate import Gate
+from l4re.gate.threads import CallPath
+from l4re.linux.fd import Fd
+from l4re.rights import Rights
+from l4re.server.ports import Binding
+from l4re.wire.items import ITEM_BYTES, ItemKind
+
+__all__ = ["DirectPath", "LocalGate"]
+
+
+class DirectPath:
+    """A call path that runs the object in the calling thread.
+
+    Capabilities take the same way as between processes: exported, duplicated, imported; so what arrives is
+    owned by whoever received it, and no right appears on the way.
+    """
+
+    def __init__(self, binding: Binding, low: int) -> None:
+        self._binding = weakref.ref(binding)
+        self._low = low
+
+    def call(
+        self, label: int, words: bytes, data: Any, items: int, fds: Any, timeout_ns: int, flags: int, /
+    ) -> object:
+        """Serve one message now."""
+        binding = self._binding()
+        if binding is None or binding.server.closed:
+            return leaf.GONE
+        cut = len(words) - ITEM_BYTES * items
+        caps = import_all(words[cut:], [os.dup(fd) for fd in fds or ()]) if items else ()
+        answer = binding.server._answer(binding, self._low, label, words[:cut], bytes(data), caps)
+        if flags & leaf.ONE_WAY:
+            return 0
+        if answer is None:
+            return leaf.RECEIVE_TIMEOUT  # no reply will ever come, and nobody else could send one
+        label, words, data, out = answer
+        if not out:
+            return label, words + bytes(-len(words) % 8), data, ()
+        payload, numbers, exports = export_all(out)
+        received = tuple(os.dup(number) for number in numbers)
+        for export in exports:
+            export.done()
+        return label, words + bytes(-len(words) % 8) + payload, data, (len(out), received)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class LocalGate(Gate):
+    """What ``register_obj`` returns: the capability to an object of this process.
+
+    It is no holder: the loop can become orphaned while it exists. Handed out it becomes a fresh port.
+    """
+
+    __slots__ = ("_binding", "_gone")
+
+    def __init__(self, binding: Binding) -> None:
+        super().__init__(None, Rights.RWSD)
+        self._binding = binding
+        self._gone = False
+
+    def _open(self, deadline: int | None) -> CallPath:
+        self._check()
+        if self._binding.server._runs_elsewhere():
+            if self._port is None:
+                self._port = self._new_port(self._rights, counts=False)
+            return super()._open(deadline)
+        return DirectPath(self._binding, int(self._rights) & 3)
+
+    def _slow(self, *args: Any) -> Any:
+        self._sessions.clear() if not self._binding.server._runs_elsewhere() else None
+        return super()._slow(*args)
+
+    def _check(self) -> None:
+        if self._gone:
+            raise Closed("this gate is closed")
+        if self._binding.server.closed:
+            raise Closed("the server of this object is closed")
+
+    def _new_port(self, rights: Rights, *, label: int = 0, counts: bool = True) -> Fd:
+        client, server = leaf.channel()
+        self._binding.open(Fd(server, guarded=True), label, rights, counts=counts)
+        return Fd(client)
+
+    def mint(self, label: int = 0, rights: Rights = Rights.RWS) -> Gate:
+        """Return a new gate to this object whose calls the server sees with ``label`` and ``rights``."""
+        self._check()
+        check_label(label)
+        rights |= Rights.R
+        return Gate(self._new_port(rights, label=label), rights)
+
+    @property
+    def closed(self) -> bool:
+        return self._gone or self._binding.server.closed
+
+    def fileno(self) -> int:
+        self._check()
+        if self._port is None:
+            self._port = self._new_port(self._rights, counts=False)
+        return self._port.fileno()
+
+    def close(self) -> None:
+        self._gone = True
+        super().close()
+
+    def dup(self) -> Self:
+        self._check()
+        return type(self)(self._binding)
+
+    def export(self, rights: Rights | None = None) -> Export:
+        self._check()
+        weaker = self._rights & (rights | Rights.R if rights is not None else self._rights)
+        client = self._new_port(weaker)
+        return Export(ItemKind.GATE, weaker, 0, (client.fileno(),), owned=(client,))
+
+    def _key(self) -> Any:
+        return id(self._binding)
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "<Gate closed>"
+        return f"<Gate {self._rights.letters()} local, to {type(self._binding.object).__name__}>"

@@ -1,0 +1,402 @@
+"""The loop: wait, dispatch, reply.
+
+One rule carries it: nothing a client sent is dropped because the client ended,
+so the loop asks whether it is orphaned only after a round that found nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from enum import Enum
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from l4re._native import leaf
+from l4re.cap import Capability, export_all, import_all
+from l4re.environment import Env, env
+from l4re.errors import Busy, Closed, Err, InvalidArgument, L4Error
+from l4re.gate.gate import MAX_DATA, Answer
+from l4re.gate.threads import CallPath, this_thread
+from l4re.irq import IrqHandler
+from l4re.linux.clock import deadline_after, nanoseconds_left
+from l4re.linux.fd import Fd
+from l4re.rights import Rights
+from l4re.server.limits import Limits
+from l4re.server.local import DirectPath
+from l4re.server.ports import Binding, Port
+from l4re.server.registry import ObjectRegistry
+from l4re.wire.items import ITEM_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Caller", "LoopEnd", "RegistryServer"]
+
+log = logging.getLogger("l4re.server")
+
+#: Requests handled in one step before an outer event loop has its turn.
+STEP = 256
+
+
+class LoopEnd(Enum):
+    """Why ``loop()`` returned."""
+
+    ORPHANED = "orphaned"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who called, as the server itself recorded it when the capability was made: nothing a client could forge."""
+
+    label: int
+    rights: Rights
+    port: int
+
+
+class _Wakeup:
+    """An eventfd in the loop: another thread, or a handler, wants it to look up."""
+
+    __slots__ = ("_fd", "source")
+
+    def __init__(self, loop: leaf.Loop) -> None:
+        self._fd = Fd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), guarded=True, what="eventfd")
+        self.source = loop.watch(self._fd.fileno(), self)
+
+    def ring(self) -> None:
+        os.eventfd_write(self._fd.fileno(), 1)
+
+    def ready(self) -> None:
+        try:
+            os.eventfd_read(self._fd.fileno())
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        self.source.close()
+        self._fd.close()
+
+
+class RegistryServer:
+    """Serves objects and IRQ handlers (L4Re's ``Registry_server``).
+
+    One thread runs the loop; ``stop()`` may be called from any thread and from handlers, everything else from
+    the loop's thread or while it does not run. ``spin_us`` bounds how long the loop looks at hot sessions
+    before it sleeps (default ``L4RE_SPIN_US`` or 50); the time adapts below that.
+    """
+
+    def __init__(self, *, spin_us: float | None = None, limits: Limits | None = None, env: Env | None = None) -> None:
+        if spin_us is not None and spin_us < 0:
+            raise InvalidArgument(f"spin_us is a time from 0 on, not {spin_us!r}")
+        self.limits = limits or Limits()
+        self._env = env
+        self._leaf = leaf.open_loop(-1 if spin_us is None else spin_us)
+        self._wakeup = _Wakeup(self._leaf)
+        self.registry = ObjectRegistry(self)
+        self._holders = 0
+        self._ever_held = False
+        self._stopping = False
+        self._closed = False
+        self._wait = -1  # how long the loop may sleep; 0 once there is a reason to look up
+        self._thread: int | None = None
+        self._port: Port | None = None
+
+    # ---- for users ----
+
+    @property
+    def env(self) -> Env:
+        """Where names of receive rights are looked up."""
+        return self._env if self._env is not None else env()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def caller(self) -> Caller:
+        """Who called, for the object whose method runs now.
+
+        Raises:
+            InvalidArgument: no request is being served.
+        """
+        port = self._port
+        if port is None:
+            raise InvalidArgument("no request is being served")
+        return Caller(port.label, port.rights, port.id)
+
+    def loop(self) -> LoopEnd:
+        """Serve until ``stop()`` (STOPPED), or until nobody can reach anything registered here (ORPHANED).
+
+        Never orphaned before the first holder existed. A receive right from the parent counts as held.
+
+        Raises:
+            Busy: another thread runs it.
+        """
+        with self._running():
+            while True:
+                event = self._leaf.next(self._wait)
+                if event is not None:
+                    self._dispatch(event)
+                elif self._stopping:
+                    self._stopping = False
+                    self._update_wait()
+                    return LoopEnd.STOPPED
+                elif self._orphaned():
+                    return LoopEnd.ORPHANED
+
+    def step(self, timeout: float | None = 0.0) -> int:
+        """Wait at most ``timeout`` seconds, handle what is there, and return how much it was.
+
+        On return ``fileno()`` is readable whenever something waits.
+        """
+        deadline = deadline_after(timeout)
+        handled = 0
+        with self._running():
+            while handled < STEP:
+                wait = 0 if handled or self._stopping else -1 if deadline is None else nanoseconds_left(deadline)
+                event = self._leaf.next(wait)
+                if event is None:
+                    break
+                if event[0] is self._wakeup:
+                    self._wakeup.ready()
+                    if self._stopping:
+                        break
+                    continue
+                self._dispatch(event)
+                handled += 1
+            self._stopping = False
+            self._update_wait()
+        return handled
+
+    async def serve(self) -> LoopEnd:
+        """Serve inside an asyncio program, until ``stop()`` or orphaned."""
+        loop = asyncio.get_running_loop()
+        again = asyncio.Event()
+        again.set()
+        fd = self.fileno()
+        loop.add_reader(fd, again.set)
+        try:
+            while True:
+                await again.wait()
+                again.clear()
+                stopping = self._stopping
+                handled = self.step(0)
+                if stopping:
+                    return LoopEnd.STOPPED
+                if not handled and self._orphaned():
+                    return LoopEnd.ORPHANED
+                if handled:
+                    again.set()  # look once more after the others had their turn
+                    await asyncio.sleep(0)
+        finally:
+            loop.remove_reader(fd)
+
+    def stop(self) -> None:
+        """Make ``loop()`` return; from any thread, any handler, or before it runs."""
+        self._stopping = True
+        self._wait = 0
+        if not self._closed:
+            self._wakeup.ring()
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when ``step()`` has something to do."""
+        self._check()
+        return self._leaf.fileno()
+
+    def stats(self) -> dict[str, int]:
+        """Counts since the server was made: requests, sleeps, polls, spins, rings, and holders now."""
+        return {**self._leaf.stats(), "holders": self._holders}
+
+    def close(self) -> None:
+        """End every session and drop every object; a second call does nothing.
+
+        Raises:
+            Busy: the loop runs.
+        """
+        if self._closed:
+            return
+        if self._thread is not None:
+            raise Busy("the loop runs; stop() it first")
+        self.registry._close()
+        self._wakeup.close()
+        self._closed = True
+        self._leaf.close()
+
+    def __enter__(self) -> Self:
+        self._check()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # ---- the loop ----
+
+    def _check(self) -> None:
+        if self._closed:
+            raise Closed("this server is closed")
+
+    def _running(self) -> _Running:
+        self._check()
+        return _Running(self)
+
+    def _runs_elsewhere(self) -> bool:
+        return self._thread is not None and self._thread != threading.get_ident()
+
+    def _dispatch(self, event: tuple[Any, ...]) -> None:
+        if len(event) == 2:
+            owner, session = event
+            if session is None:
+                owner.ready()
+            else:
+                owner.session_ended(session)
+            return
+        port, session, label, words, data, caps = event
+        if caps:
+            try:
+                items, fds = caps
+                cut = len(words) - ITEM_BYTES * items
+                caps = import_all(words[cut:], fds)
+                words = words[:cut]
+            except L4Error as error:
+                session.reply(*_refused(error))
+                port.session_ended(session)
+                return
+        self._port, before = port, self._port
+        try:
+            try:
+                answer = port.binding.serve(port.low, label, words, data, caps)
+            except Exception as error:
+                answer = self._failed(port.binding, error)
+            except BaseException:
+                session.reply(-Err.EIO, b"", b"the server is ending", 0, None)
+                raise
+            if answer is None:
+                return
+            if answer[3]:
+                self._reply_with_caps(port.binding, session, *answer)
+                return
+            try:
+                session.reply(answer[0], answer[1], answer[2], 0, None)
+            except Exception as error:
+                session.reply(*self._unsendable(port.binding, answer, error))
+        finally:
+            self._port = before
+
+    def _answer(
+        self, binding: Binding, low: int, label: int, words: bytes, data: bytes, caps: tuple[Capability | None, ...]
+    ) -> tuple[int, bytes, bytes, Sequence[Capability | None]] | None:
+        """Serve a call of this very thread."""
+        try:
+            return binding.serve(low, label, words, data, caps)
+        except Exception as error:
+            return self._failed(binding, error)
+
+    def _reply_with_caps(
+        self, binding: Binding, session: leaf.Source, label: int, words: bytes, data: bytes, caps: Sequence[Capability | None]
+    ) -> None:
+        try:
+            items, fds, exports = export_all(caps)
+        except Exception as error:
+            session.reply(*self._failed(binding, error)[:3], 0, None)
+            return
+        sent = False
+        try:
+            payload = words + bytes(-len(words) % 8) + items
+            sent = session.reply(label, payload, data, len(caps), fds)
+        except Exception as error:
+            session.reply(*self._unsendable(binding, (label, words, data, caps), error))
+        finally:
+            for export in exports:
+                (export.done if sent else export.failed)()
+
+    def _failed(self, binding: Binding, error: Exception) -> Answer:
+        """The reply of a handler that raised: a code and, beyond L4Re, words."""
+        if isinstance(error, L4Error):
+            return -int(error.code), b"", str(error).encode(errors="replace")[:MAX_DATA], ()
+        name = type(binding.object).__name__
+        log.error("%s: a handler raised an exception", name, exc_info=error)
+        text = f"{name} raised {type(error).__name__}: {error}"
+        return -int(Err.EIO), b"", text.encode(errors="replace")[:MAX_DATA], ()
+
+    def _unsendable(self, binding: Binding, answer: Any, error: Exception) -> tuple[int, bytes, bytes, int, None]:
+        """The reply in place of one that does not fit a message."""
+        size, words = len(answer[2]), len(answer[1])
+        text = (
+            f"the reply of {type(binding.object).__name__} has {size} bytes and {words // 8} words; at most {MAX_DATA} bytes "
+            f"and 63 words (2 for each capability) fit a message: share a dataspace instead"
+        )
+        log.error("%s", text, exc_info=None if isinstance(error, ValueError) else error)
+        return -int(Err.EMSGTOOLONG), b"", text.encode(), 0, None
+
+    def _handle_irq(self, handler: IrqHandler) -> None:
+        try:
+            handler.dispatch()
+        except Exception as error:
+            log.error("%s: an IRQ handler raised an exception", type(handler).__name__, exc_info=error)
+
+    # ---- holders ----
+
+    def _held(self, change: int) -> None:
+        self._holders += change
+        self._ever_held |= change > 0
+        self._update_wait()
+
+    def _orphaned(self) -> bool:
+        return self._ever_held and not self._holders
+
+    def _update_wait(self) -> None:
+        self._wait = 0 if self._stopping or self._orphaned() else -1
+
+    def _client_gone(self, binding: Binding) -> None:
+        try:
+            binding.object.on_client_gone()
+        except Exception as error:
+            log.error("%s: on_client_gone raised an exception", type(binding.object).__name__, exc_info=error)
+
+    # ---- calls of the loop's own thread ----
+
+    def own_port(self, session: leaf.Session) -> CallPath | None:
+        """Return a direct path when ``session`` was just opened to one of our own ports."""
+        for binding in list(self.registry._bindings.values()):
+            for port in list(binding.ports.values()):
+                if not port.end.closed:
+                    port.ready()
+        for binding in self.registry._bindings.values():
+            for port in binding.ports.values():
+                for source in port.sessions:
+                    if source.mirrors(session):
+                        return DirectPath(binding, port.low)
+        return None
+
+
+class _Running:
+    """While a thread runs the loop; on the way out, no client is left waiting for a look nobody takes."""
+
+    __slots__ = ("_before", "_server")
+
+    def __init__(self, server: RegistryServer) -> None:
+        self._server = server
+
+    def __enter__(self) -> None:
+        server = self._server
+        me = threading.get_ident()
+        if server._thread is not None:
+            raise Busy("another thread runs this loop" if server._thread != me else "this loop runs already")
+        server._thread = me
+        self._before = this_thread.loop
+        this_thread.loop = server
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        server = self._server
+        this_thread.loop = self._before
+        server._thread = None
+        if server._leaf.settle():
+            server._wakeup.ring()
+
+
+def _refused(error: L4Error) -> tuple[int, bytes, bytes, int, None]:
+    return -int(error.code), b"", str(error).encode(errors="replace"), 0, None

@@ -1,0 +1,148 @@
+"""The registry: which object is served for which capability."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from l4re.cap import Capability
+from l4re.errors import Exists, InvalidArgument, NotFound
+from l4re.gate import Gate, Svr
+from l4re.interface import Served, check_implementation
+from l4re.irq import Irq, IrqHandler, IrqSource, Pin
+from l4re.rights import Rights
+from l4re.server.local import LocalGate
+from l4re.server.ports import Binding, Port, PortInfo
+
+if TYPE_CHECKING:
+    from l4re.server.loop import RegistryServer
+
+__all__ = ["ObjectRegistry"]
+
+
+class ObjectRegistry:
+    """Registers server objects and IRQ handlers with one server (L4Re's ``Object_registry``).
+
+    For the thread that runs the loop, or before it runs.
+    """
+
+    def __init__(self, server: RegistryServer) -> None:
+        self._server = server
+        self._bindings: dict[int, Binding] = {}
+        self._sources: dict[int, tuple[IrqHandler, IrqSource]] = {}
+
+    def register_obj(self, obj: Served, receive: str | Svr | None = None) -> Gate:
+        """Serve ``obj``, and return the local capability to it.
+
+        ``receive`` is a receive right: the name of one the parent gave, or a :class:`Svr` (which this call
+        binds); without it the object gets a gate of its own, reachable through what is returned and handed out.
+
+        Raises:
+            NotFound: the parent gave nothing by that name; the message lists what there is.
+            InvalidArgument: the name stands for something that cannot be served.
+            Exists: the receive right is taken, or ``obj`` is registered already.
+            TypeError: ``obj`` does not implement its interface.
+        """
+        if not isinstance(obj, Served):
+            raise TypeError(f"a server object derives from l4re.ServerObject or l4re.Epiface; {type(obj).__name__} does not")
+        check_implementation(obj)
+        if id(obj) in self._bindings:
+            raise Exists(f"this {type(obj).__name__} is registered already; unregister it first")
+        svr = self._receive_right(receive) if receive is not None else None
+        binding = Binding(self._server, obj)
+        gate = LocalGate(binding)
+        if svr is not None:
+            for end, owner in svr.bind(gate.mint):
+                binding.open(end, 0, Rights.RWSD, owner=owner)
+        self._bindings[id(obj)] = binding
+        return gate
+
+    def _receive_right(self, receive: str | Svr) -> Svr:
+        found: Capability = receive if isinstance(receive, Svr) else self._server.env.get_cap(receive)
+        if not isinstance(found, Svr):
+            raise InvalidArgument(f"{receive!r} is {found!r}, not a receive right: the parent gave the client's side")
+        if found.bound:
+            raise Exists(f"{receive!r} is registered already")
+        return found
+
+    def register_irq_obj(self, handler: IrqHandler) -> Irq:
+        """Run ``handler`` when the returned IRQ is triggered. Handed out, it becomes a fresh pipe for each holder."""
+        if not isinstance(handler, IrqHandler):
+            raise TypeError(f"an IRQ handler derives from l4re.IrqHandler; {type(handler).__name__} does not")
+        if id(handler) in self._sources:
+            raise Exists(f"this {type(handler).__name__} is registered already; unregister it first")
+        source = IrqSource()
+        server = self._server
+
+        def watch(pin: Pin) -> None:
+            pin.watch = server._leaf.watch(pin.fileno(), IrqPort(server, pin, handler))
+            if pin.counts:
+                server._held(1)
+
+        source.on_added = watch
+        self._sources[id(handler)] = (handler, source)
+        return Irq.of_handler(source)
+
+    def unregister_obj(self, obj: Served | IrqHandler) -> None:
+        """Stop serving: its ports and sessions end, callers get ``PeerGone``. Unknown objects are ignored."""
+        binding = self._bindings.pop(id(obj), None)
+        if binding is not None:
+            binding.close()
+        entry = self._sources.pop(id(obj), None)
+        if entry is not None:
+            self._server._held(-sum(pin.counts for pin in entry[1].pins))
+            entry[1].close()
+
+    def ports(self, obj: Served) -> tuple[PortInfo, ...]:
+        """Everybody who can call ``obj``, oldest first.
+
+        Raises:
+            NotFound: it is not registered.
+        """
+        return tuple(port.info() for port in self._binding(obj).ports.values() if not port.owner)
+
+    def revoke(self, obj: Served, port: PortInfo | int) -> None:
+        """Cut one port: calls over it, over what was derived from it, and running ones end with ``PeerGone``.
+
+        Raises:
+            NotFound: there is no such port (any more).
+        """
+        ident = port if isinstance(port, int) else port.id
+        found: Port | None = self._binding(obj).ports.get(ident)
+        if found is None:
+            raise NotFound(f"no port {ident}; there are {sorted(self._binding(obj).ports)}")
+        found.close()
+
+    def _binding(self, obj: Served) -> Binding:
+        try:
+            return self._bindings[id(obj)]
+        except KeyError:
+            raise NotFound(f"this {type(obj).__name__} is not registered here") from None
+
+    def _close(self) -> None:
+        for binding in list(self._bindings.values()):
+            self.unregister_obj(binding.object)
+        for handler, _ in list(self._sources.values()):
+            self.unregister_obj(handler)
+
+
+class IrqPort:
+    """A pin in the loop: triggers run the handler."""
+
+    __slots__ = ("_handler", "_pin", "_server")
+
+    def __init__(self, server: RegistryServer, pin: Pin, handler: IrqHandler) -> None:
+        self._server = server
+        self._pin = pin
+        self._handler = handler
+
+    def ready(self) -> None:
+        """Drain first, so that a trigger during the handler is not lost; believe the end last."""
+        triggered, gone = self._pin.drain()
+        if triggered:
+            self._server._handle_irq(self._handler)
+        if gone and not self._pin.source.closed:
+            self._pin.source.remove(self._pin)
+            if self._pin.counts:
+                self._server._held(-1)
+
+
