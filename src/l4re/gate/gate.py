@@ -153,6 +153,20 @@ class Gate(Capability):
             return answer  # type: ignore[return-value]
         return self._finish(session, answer, label, words, data, caps, None, False)
 
+    async def transact_async(
+        self,
+        label: int,
+        words: bytes,
+        data: bytes | bytearray | memoryview = b"",
+        caps: Sequence[Capability | None] = (),
+        timeout: float | None = None,
+    ) -> Answer:
+        """Do what :meth:`transact` does, in an asyncio program; any number of calls may be under way."""
+        from l4re.gate.aio import transact  # asyncio costs as much to import as all of l4re
+
+        _check_size(words, data, caps)
+        return await transact(self, label, words, data, caps, timeout)
+
     def _slow(
         self, label: int, words: bytes, data: Any, caps: Sequence[Capability | None], timeout: float | None, oneway: bool
     ) -> Answer:

@@ -7,7 +7,6 @@ side; it is local, and each hand-over makes a fresh pipe.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
@@ -149,15 +148,10 @@ class Irq(Capability):
         Raises:
             PermissionDenied: this capability can only trigger, or a handler is registered.
         """
-        loop = asyncio.get_running_loop()
+        from l4re.linux.readable import readable
+
         while not self._take():
-            ready: asyncio.Future[None] = loop.create_future()
-            fd = self.fileno()
-            loop.add_reader(fd, lambda waiting=ready: waiting.done() or waiting.set_result(None))
-            try:
-                await ready
-            finally:
-                loop.remove_reader(fd)
+            await readable(self.fileno())
 
     # ---- the capability ----
 

@@ -6,7 +6,6 @@ so the loop asks whether it is orphaned only after a round that found nothing.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import threading
@@ -141,11 +140,13 @@ class RegistryServer:
                 event = self._leaf.next(self._wait)
                 if event is not None:
                     self._dispatch(event)
-                elif self._stopping:
+                    if not self._stopping:
+                        continue
+                if self._stopping:
                     self._stopping = False
                     self._update_wait()
                     return LoopEnd.STOPPED
-                elif self._orphaned():
+                if self._orphaned():
                     return LoopEnd.ORPHANED
 
     def step(self, timeout: float | None = 0.0) -> int:
@@ -174,26 +175,21 @@ class RegistryServer:
 
     async def serve(self) -> LoopEnd:
         """Serve inside an asyncio program, until ``stop()`` or orphaned."""
-        loop = asyncio.get_running_loop()
-        again = asyncio.Event()
-        again.set()
-        fd = self.fileno()
-        loop.add_reader(fd, again.set)
-        try:
-            while True:
-                await again.wait()
-                again.clear()
-                stopping = self._stopping
-                handled = self.step(0)
-                if stopping:
-                    return LoopEnd.STOPPED
-                if not handled and self._orphaned():
-                    return LoopEnd.ORPHANED
-                if handled:
-                    again.set()  # look once more after the others had their turn
-                    await asyncio.sleep(0)
-        finally:
-            loop.remove_reader(fd)
+        import asyncio
+
+        from l4re.linux.readable import readable
+
+        while True:
+            stopping = self._stopping
+            handled = self.step(0)
+            if stopping:
+                return LoopEnd.STOPPED
+            if handled:
+                await asyncio.sleep(0)  # the others have their turn before we look once more
+            elif self._orphaned():
+                return LoopEnd.ORPHANED
+            else:
+                await readable(self.fileno())
 
     def stop(self) -> None:
         """Make ``loop()`` return; from any thread, any handler, or before it runs."""
