@@ -1,0 +1,214 @@
+"""Processes: starting one, its pidfd, how it ended.
+
+A child dies with the *thread* that started it (``PR_SET_PDEATHSIG`` counts threads), so one permanent thread
+of this process starts them all. A process is known by its pidfd; its number is only for people to read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from enum import IntEnum
+from queue import SimpleQueue
+from typing import NamedTuple
+
+from l4re._native import leaf
+from l4re.linux.fd import Fd
+
+__all__ = [
+    "NOT_KNOWN",
+    "Spawned",
+    "Stage",
+    "StartFailed",
+    "kill",
+    "kill_group",
+    "raise_descriptor_limit",
+    "reap",
+    "spawn",
+    "wait_any",
+]
+
+#: The exit status of a process that somebody else reaped.
+NOT_KNOWN = 255
+
+
+class Stage(IntEnum):
+    """What a child does between its birth and its program."""
+
+    STARTED = 0
+    PARENT_GONE = 1
+    GROUP = 2
+    DESCRIPTORS = 3
+    DIRECTORY = 4
+    PAGE = 5
+    EXECUTE = 6
+
+
+class StartFailed(OSError):
+    """The program did not start; ``stage`` says how far it came. Nothing is left of it."""
+
+    def __init__(self, stage: Stage, number: int) -> None:
+        super().__init__(number, f"{stage.name.lower().replace('_', ' ')}: {os.strerror(number)}")
+        self.stage = stage
+
+    def __reduce__(self) -> tuple[type[StartFailed], tuple[Stage, int]]:
+        return StartFailed, (self.stage, self.errno or 0)
+
+
+class Spawned(NamedTuple):
+    """A process that runs."""
+
+    pid: int
+    pidfd: Fd
+
+
+class _Spawner:
+    """The one thread that starts programs; made at the first start, once more after a fork."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._generation = -1
+        self._jobs: SimpleQueue[tuple[Callable[[], Spawned], Future[Spawned]]] = SimpleQueue()
+
+    def run(self, job: Callable[[], Spawned]) -> Spawned:
+        """Return what ``job`` returns in the spawner thread; an interrupted caller leaves no process behind."""
+        outcome: Future[Spawned] = Future()
+        with self._lock:
+            if self._generation != leaf.generation():
+                self._jobs = SimpleQueue()
+                thread = threading.Thread(target=_serve, args=(self._jobs,), name="l4re-spawner", daemon=True)
+                thread.start()
+                self._generation = leaf.generation()
+            self._jobs.put((job, outcome))
+        try:
+            return outcome.result()
+        except BaseException:
+            outcome.add_done_callback(_discard)
+            raise
+
+
+def _serve(jobs: SimpleQueue[tuple[Callable[[], Spawned], Future[Spawned]]]) -> None:
+    while True:
+        job, outcome = jobs.get()
+        try:
+            outcome.set_result(job())
+        except BaseException as error:  # whatever it is belongs to the caller
+            outcome.set_exception(error)
+        del job, outcome
+
+
+def _discard(outcome: Future[Spawned]) -> None:
+    if outcome.exception() is None:
+        pid, pidfd = outcome.result()
+        kill_group(pid, pidfd.fileno(), signal.SIGKILL)
+        leaf.wait((pidfd.fileno(),), -1)
+        reap(pidfd.fileno())
+        pidfd.close()
+
+
+_spawner = _Spawner()
+
+
+def _after_fork() -> None:
+    global _spawner
+    _spawner = _Spawner()  # its lock may have been held by a thread that the child does not have
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def spawn(
+    path: str,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    fds: Sequence[int] = (),
+    stdio: tuple[int, int, int] = (-1, -1, -1),
+    cwd: str | None = None,
+    pid_at: int = -1,
+) -> Spawned:
+    """Run ``path`` in a process group of its own that dies with this process.
+
+    The child has ``stdio`` (-1: ours) as 0, 1, 2 and ``fds`` from 3 on, and no other descriptor; every signal
+    has its default effect. With ``pid_at`` it writes its pid in ten digits there into the memfd ``fds[0]`` and
+    seals that for good. A program that gains privileges by being started loses the bond to this process.
+
+    Raises:
+        StartFailed: the child could not become the program.
+        OSError: there is no child: no memory, or too many processes or descriptors.
+        ValueError: a string holds a NUL character.
+    """
+    arguments = (
+        os.fsencode(path),
+        tuple(map(os.fsencode, argv)),
+        tuple(os.fsencode(f"{key}={value}") for key, value in env.items()),
+        tuple(fds),
+        stdio,
+        None if cwd is None else os.fsencode(cwd),
+        pid_at,
+    )
+
+    def job() -> Spawned:
+        pid, pidfd, stage, number = leaf.spawn(*arguments)
+        if stage:
+            raise StartFailed(Stage(stage), number)
+        return Spawned(pid, Fd(pidfd, what="process"))
+
+    return _spawner.run(job)
+
+
+def reap(pidfd: int) -> int | None:
+    """Return the exit status of a child that ended, None of one that runs; the zombie is gone then.
+
+    The status of a child that a signal ended is 128 plus the signal's number, as shells and ned have it;
+    `NOT_KNOWN` if somebody else reaped it.
+    """
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return NOT_KNOWN
+    if result is None:
+        return None
+    return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
+
+
+def kill(pidfd: int, number: int) -> None:
+    """Send a signal; a process that has ended does not mind."""
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        pass
+
+
+def kill_group(pid: int, pidfd: int, number: int) -> None:
+    """Send a signal to a child that nobody reaped yet, and to what it started in its process group."""
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):  # it leads another group or session now
+        kill(pidfd, number)
+
+
+def wait_any(pidfds: Iterable[int], timeout: float | None = None) -> list[int]:
+    """Return those of ``pidfds`` whose process ended, as soon as there is one; none after ``timeout`` seconds."""
+    poll = select.poll()
+    for pidfd in pidfds:
+        poll.register(pidfd, select.POLLIN)
+    return [pidfd for pidfd, _ in poll.poll(None if timeout is None else max(0, int(timeout * 1000 + 0.999)))]
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process as many descriptors as it may allow itself: every capability is one."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:  # "no limit" as the hard one, beyond what the kernel takes
+            if isinstance(error, OSError) and error.errno not in (errno.EPERM, errno.EINVAL):
+                raise
