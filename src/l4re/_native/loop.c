@@ -71,13 +71,9 @@ static void cool(Source *s)
 static void heat(Source *s)
 {
     Loop *l = s->loop;
+    if (s->hot >= 0 || l->hot_count == HOT)             /* full: this one goes on ringing, its flag never came down */
+        return;
     atomic_store_explicit(&s->page->server_asleep, 0, memory_order_relaxed);
-    if (s->hot >= 0)
-        return;
-    if (l->hot_count == HOT) {          /* full: this one goes on ringing */
-        atomic_store_explicit(&s->page->server_asleep, 1, memory_order_relaxed);
-        return;
-    }
     s->hot = l->hot_count;
     l->hot[l->hot_count++] = s;
 }
