@@ -40,6 +40,7 @@ __all__ = [
     "PermissionDenied",
     "ServerError",
     "TryAgain",
+    "WrongType",
     "error_from_code",
     "errtostr",
     "raise_from_code",
@@ -287,6 +288,10 @@ class InvalidArgument(L4Error, ValueError):
     """An argument makes no sense here."""
 
     default_code = Err.EINVAL
+
+
+class WrongType(InvalidArgument, TypeError):
+    """An argument is of a type that the operation does not take."""
 
 
 class OutOfRange(L4Error, ValueError):

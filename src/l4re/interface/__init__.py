@@ -1,0 +1,46 @@
+"""Interfaces: the operations of an object, for those who call it and those who serve it.
+
+Here live typed proxies and servers (`Interface`, `rpc`, `Epiface`), the raw kind (`ServerObject`,
+`Iostream`), META and the casts. The room promises that whatever a peer sends, a request ends in an answer or
+in an `L4Error`, and that a bad argument is refused before anything is sent. How messages travel is left to
+``gate``, who is served when to ``server``.
+"""
+
+from l4re.interface import values as _values
+from l4re.interface.casts import cap_cast, cap_dynamic_cast, cap_reinterpret_cast
+from l4re.interface.check import check_implementation
+from l4re.interface.epiface import Epiface
+from l4re.interface.iostream import Iostream
+from l4re.interface.meta import Meta, handle_meta_request
+from l4re.interface.proxy import Interface
+from l4re.interface.raw import ServerObject
+from l4re.interface.rpc import rpc
+from l4re.interface.served import Answer, Served
+from l4re.wire.scalars import S8, S16, S32, S64, U8, U16, U32, U64, Opcode
+
+__all__ = [
+    "S8",
+    "S16",
+    "S32",
+    "S64",
+    "U8",
+    "U16",
+    "U32",
+    "U64",
+    "Answer",
+    "Epiface",
+    "Interface",
+    "Iostream",
+    "Meta",
+    "Opcode",
+    "Served",
+    "ServerObject",
+    "cap_cast",
+    "cap_dynamic_cast",
+    "cap_reinterpret_cast",
+    "check_implementation",
+    "handle_meta_request",
+    "rpc",
+]
+
+del _values

@@ -1,0 +1,165 @@
+"""The message of a raw server or client: a stream of values and capabilities.
+
+As in L4Re values past the end read as 0 or empty, and what does not fit the 63 words is dropped (here with a
+warning). Unlike there, reading and writing have buffers of their own, so an answer may be begun before
+everything is read. The long area, which L4Re does not have, is `data` and `put`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from l4re.cap import Capability
+from l4re.errors import MessageTooLong, MessageTooShort, MissingArgument, WrongType, error_from_code
+from l4re.interface.proxy import Interface
+from l4re.interface.values import capability_of
+from l4re.wire.codecs import Shape, codec_for, shown
+from l4re.wire.scalars import Opcode
+from l4re.wire.stream import Reader, Writer
+from l4re.wire.tag import MAX_CAPS, MAX_DATA, WORD, WORD_BYTES, Tag
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Iostream"]
+
+_C = TypeVar("_C", bound=Capability)
+_I = TypeVar("_I", bound=Interface)
+_V = TypeVar("_V", int, float, str, bytes)
+_E = TypeVar("_E", bound=Enum)
+
+_ITEM = 2 * WORD
+
+
+class Iostream:
+    """One message, read with `get` and written with ``<<``. Not for several threads."""
+
+    __slots__ = ("_long", "_out", "_source", "caps", "data", "tag")
+
+    def __init__(
+        self, label: int = 0, words: bytes = b"", data: bytes = b"", caps: Sequence[Capability | None] = ()
+    ) -> None:
+        #: What kind of message was received: label, words, items.
+        self.tag: Tag
+        #: The long data received, whole.
+        self.data: bytes
+        #: The capabilities received, whole; None is a void one.
+        self.caps: tuple[Capability | None, ...]
+        self._long = b""
+        self._out = Writer()
+        self._receive(label, words, data, caps)
+
+    def _receive(self, label: int, words: bytes, data: bytes, caps: Sequence[Capability | None]) -> None:
+        words = words[:WORD_BYTES]
+        self.tag = Tag.make(label, -(-len(words) // WORD), len(caps))
+        self.data = data
+        self.caps = tuple(caps)
+        self._source = Reader(words, self.caps)
+
+    @overload
+    def get(self, kind: type[_C]) -> _C | None: ...
+    @overload
+    def get(self, kind: type[_I]) -> _I | None: ...
+    @overload
+    def get(self, kind: type[_V]) -> _V: ...
+    @overload
+    def get(self, kind: type[_E]) -> _E: ...
+    def get(self, kind: type[Any]) -> Any:
+        """Return the next value of type ``kind``: ``U8`` to ``S64``, int, bool, float, str, bytes, an enum.
+
+        Past the end that is 0 or empty. For a capability class or an interface it is the next capability
+        received, None if there is no other.
+
+        Raises:
+            InvalidArgument: what is there cannot be a ``kind``.
+        """
+        codec = codec_for(kind)
+        try:
+            return codec.get(self._source)
+        except (MessageTooShort, MissingArgument):
+            return codec.empty()
+
+    def opcode(self) -> int:
+        """Return the next value as an opcode, in the width it has."""
+        return self.get(Opcode)
+
+    def __lshift__(self, value: object) -> Self:
+        """Append a value, or a capability to hand over (lent until the message is sent).
+
+        An int is a machine word; ``ios << U8(200)`` writes fewer bytes.
+
+        Raises:
+            WrongType, OutOfRange, InvalidArgument: it cannot travel.
+        """
+        cap = capability_of(value)
+        if cap is not None:
+            if len(self._out.caps) >= MAX_CAPS or len(self._out.buffer) + self._items(1) > WORD_BYTES:
+                self._drop("a capability")
+            else:
+                self._out.caps.append(cap)
+            return self
+        return self.write(value, bytes if isinstance(value, bytearray | memoryview) else type(value))
+
+    def write(self, value: object, kind: Any) -> Self:
+        """Append ``value`` marshalled as ``kind``: ``ios.write(200, U8)``."""
+        try:
+            codec = codec_for(kind)
+        except TypeError as error:
+            raise WrongType(f"cannot send {shown(value)}: {error}") from None
+        if codec.shape is Shape.ITEM:
+            return self << value
+        before = len(self._out.buffer)
+        codec.put(self._out, value)
+        if len(self._out.buffer) + self._items(0) > WORD_BYTES:
+            del self._out.buffer[before:]
+            self._drop(shown(value))
+        return self
+
+    def put(self, data: bytes) -> None:
+        """Set the long data to send, beside the words.
+
+        Raises:
+            MessageTooLong: more than 60 KiB.
+        """
+        if len(data) > MAX_DATA:
+            raise MessageTooLong(size=len(data), limit=MAX_DATA)
+        self._long = bytes(data)
+
+    def answer(self) -> tuple[bytes, bytes, tuple[Capability | None, ...]]:
+        """Return what was written: words, long data, capabilities."""
+        return self._out.words(), self._long, tuple(self._out.caps)
+
+    def call(self, cap: Capability | Interface, label: int = 0, timeout: float | None = None) -> Tag:
+        """Send what was written, wait for the answer, and let `get` read that. Return its tag.
+
+        What was written stays; `reset` before writing the next request.
+
+        Raises:
+            L4Error: the object answered with an error, or the call failed.
+        """
+        target: Any = capability_of(cap)
+        transact = getattr(target, "transact", None)
+        if transact is None:
+            raise WrongType(f"only a gate can be called, not {shown(cap)}")
+        words, data, caps = self.answer()
+        result, words, data, received = transact(label, words, data, caps, timeout)
+        self._receive(result, words, data, received)
+        if result < 0:
+            raise error_from_code(result, data.decode("utf-8", "replace"))
+        return self.tag
+
+    def reset(self) -> None:
+        """Forget what was written."""
+        self._out = Writer()
+        self._long = b""
+
+    def _items(self, more: int) -> int:
+        return _ITEM * (len(self._out.caps) + more)
+
+    def _drop(self, what: str) -> None:
+        warnings.warn(f"{what} does not fit the 63 words of this message and was dropped", RuntimeWarning, stacklevel=3)
+
+    def __repr__(self) -> str:
+        return f"<Iostream {self.tag!r}, {len(self._out.buffer)} bytes and {len(self._out.caps)} capabilities written>"

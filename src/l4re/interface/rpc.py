@@ -1,0 +1,76 @@
+"""The ``rpc`` mark on the methods of an interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, TypeVar, overload
+
+from l4re.errors import InvalidArgument
+from l4re.rights import Rights
+
+__all__ = ["AUTO", "Auto", "Mark", "mark_of", "rpc"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_MARK: Final = "_l4_rpc"
+
+
+class Auto(Enum):
+    """The opcode is one more than that of the operation before."""
+
+    AUTO = "auto"
+
+
+AUTO: Final = Auto.AUTO
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What the decorator was told."""
+
+    opcode: int | None | Auto
+    rights: Rights
+    oneway: bool
+
+
+@overload
+def rpc(method: _F, /) -> _F: ...
+@overload
+def rpc(*, opcode: int | None | Auto = AUTO, rights: str | Rights = "", oneway: bool = False) -> Callable[[_F], _F]: ...
+def rpc(
+    method: _F | None = None,
+    /,
+    *,
+    opcode: int | None | Auto = AUTO,
+    rights: str | Rights = "",
+    oneway: bool = False,
+) -> _F | Callable[[_F], _F]:
+    """Make a method of an `Interface` an operation that clients call and servers implement.
+
+    The body is never run; ``raise NotImplementedError`` keeps type checkers content.
+
+    Args:
+        opcode: its number; counts up in order of definition if not given. None: no number travels, and
+            the operation is the only one of its protocol.
+        rights: what the caller's capability must carry, out of ``"ws"``; else `PermissionDenied`.
+        oneway: the client does not wait, and learns of no error.
+    """
+    wanted = Rights.parse(rights) if isinstance(rights, str) else Rights(rights)
+    if wanted & ~Rights.RWS:
+        raise InvalidArgument(f"a server learns of the caller's rights W and S only, not of {rights!r}")
+    if isinstance(opcode, int) and not -(1 << 31) <= opcode < 1 << 31:
+        raise InvalidArgument(f"an opcode has 32 bits, {opcode} does not fit")
+    mark = Mark(opcode, wanted & ~Rights.R, oneway)
+
+    def apply(function: _F) -> _F:
+        setattr(function, _MARK, mark)
+        return function
+
+    return apply if method is None else apply(method)
+
+
+def mark_of(value: object) -> Mark | None:
+    """Return the mark of a decorated function, None for anything else."""
+    mark = getattr(value, "__dict__", {}).get(_MARK)
+    return mark if isinstance(mark, Mark) else None

@@ -1,0 +1,46 @@
+"""What a server loop can serve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from l4re.errors import NotFound
+
+if TYPE_CHECKING:
+    from l4re.cap import Capability
+
+__all__ = ["Answer", "Served"]
+
+#: Label, words, long data, capabilities (lent) of a reply; None: no reply.
+Answer = tuple[int, bytes, bytes, "Sequence[Capability | None]"] | None
+
+
+class Served:
+    """An object behind a gate. A server loop calls it from one thread, one request at a time."""
+
+    _l4_cap: Capability | None = None
+
+    def serve_request(
+        self, rights: int, label: int, words: bytes, data: bytes, caps: tuple[Capability | None, ...]
+    ) -> Answer:
+        """Answer one request, which may hold anything at all.
+
+        The received capabilities are the object's; what it does not keep is closed. The capabilities of the
+        answer are lent until it is sent. A raised `L4Error` becomes its code and text, anything else is
+        logged and becomes EIO; both are the loop's work.
+        """
+        raise NotImplementedError
+
+    def on_client_gone(self) -> None:
+        """Called by the loop after a client of this object has gone."""
+
+    def obj_cap(self) -> Capability:
+        """Return the local capability to this object, lent.
+
+        Raises:
+            NotFound: it is not registered.
+        """
+        if self._l4_cap is None:
+            raise NotFound(f"this {type(self).__name__} is not registered, so there is no capability to it")
+        return self._l4_cap

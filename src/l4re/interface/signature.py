@@ -1,0 +1,139 @@
+"""Signatures: what one operation of an interface takes and gives, read from its annotations.
+
+Annotations are resolved when the class is made. A name that does not exist yet (an interface defined further
+down) postpones that to the first use; everything else that cannot travel is an error at once, and the error
+names the method and the argument.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import NoneType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+from l4re.rights import Rights
+from l4re.wire.codecs import codec_for
+from l4re.wire.marshal import Field, Layout
+
+if TYPE_CHECKING:
+    from l4re.interface.proxy import Interface
+
+__all__ = ["MethodSpec", "Signature"]
+
+_BY_NAME = inspect.Parameter.KEYWORD_ONLY
+_COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_OURS = "_l4_"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The two layouts of an operation, and how its results are given back."""
+
+    request: Layout
+    reply: Layout
+    many: bool  # the results are a tuple
+    hints: Mapping[str, Any]
+
+
+@dataclass(slots=True, eq=False)
+class MethodSpec:
+    """One operation: its name, number and rights, and its signature as soon as that can be known."""
+
+    name: str
+    function: Callable[..., Any]
+    owner: type[Interface]
+    protocol: int
+    opcode: int | None
+    rights: Rights
+    oneway: bool
+    names: Mapping[str, Any] | None  # local names at the place of definition
+    parameters: tuple[inspect.Parameter, ...] = ()
+    handler: Callable[..., Any] | None = None
+    _signature: Signature | None = field(default=None, repr=False)
+
+    @property
+    def where(self) -> str:
+        """How messages name the operation."""
+        return f"{self.owner.__name__}.{self.name}"
+
+    def define(self) -> None:
+        """Read what can be read when the class is made.
+
+        Raises:
+            TypeError: a parameter or the result cannot travel.
+        """
+        if inspect.iscoroutinefunction(self.function):
+            raise TypeError(f"{self.where}: define it with plain `def`; clients await it as `proxy.aio.{self.name}()`")
+        self.parameters = tuple(inspect.signature(self.function).parameters.values())[1:]
+        for parameter in self.parameters:
+            if parameter.kind in _COLLECTING:
+                raise TypeError(f"{self.where}: *{parameter.name} cannot travel; name every argument")
+            if parameter.name.startswith(_OURS):
+                raise TypeError(f"{self.where}: names that begin with {_OURS} are ours, rename {parameter.name!r}")
+        try:
+            self._resolve()
+        except NameError:
+            pass
+
+    def signature(self) -> Signature:
+        """Return the signature.
+
+        Raises:
+            TypeError: an annotation cannot be resolved even now.
+        """
+        if self._signature is None:
+            try:
+                self._resolve()
+            except NameError as error:
+                raise TypeError(
+                    f"{self.where}: {error} in {self._culprit(error)}; "
+                    "import the name where the program runs, not only for the type checker"
+                ) from None
+        assert self._signature is not None
+        return self._signature
+
+    def _culprit(self, error: NameError) -> str:
+        for name, annotation in getattr(self.function, "__annotations__", {}).items():
+            if isinstance(annotation, str) and error.name and error.name in annotation:
+                return "the result" if name == "return" else f"the annotation of argument {name!r}"
+        return "an annotation"
+
+    def _resolve(self) -> None:
+        hints = get_type_hints(self.function, localns=self.names, include_extras=True)  # type: ignore[arg-type]
+        arguments = []
+        for parameter in self.parameters:
+            what = f"argument {parameter.name!r}"
+            if parameter.name not in hints:
+                raise TypeError(f"{self.where}: {what} has no annotation, so nobody knows how it travels")
+            arguments.append(self._field(what, hints[parameter.name]))
+        if "return" not in hints:
+            raise TypeError(f"{self.where}: the result has no annotation; say `-> None` if there is none")
+        returns = hints["return"]
+        many = get_origin(returns) is tuple
+        if returns in (None, NoneType):
+            results = []
+        elif many:
+            types = () if get_args(returns) == ((),) else get_args(returns)
+            if Ellipsis in types:
+                raise TypeError(f"{self.where}: the result {returns} has no fixed length, so it does not travel")
+            results = [self._field(f"result {n}", each) for n, each in enumerate(types, 1)]
+        else:
+            results = [self._field("result", returns)]
+        if self.oneway and (results or many):
+            raise TypeError(f"{self.where}: a oneway operation has no answer, so its result must be None")
+        self._signature = Signature(
+            Layout(self.where, arguments, self.opcode), Layout(self.where, results), many, dict(hints)
+        )
+        self.names = None
+
+    def _field(self, what: str, annotation: Any) -> Field:
+        try:
+            return Field(what, codec_for(annotation))
+        except TypeError as error:
+            raise TypeError(f"{self.where}: {what}: {error}") from None
+
+    def call_arguments(self) -> str:
+        """Return the source text of the arguments, as the server's implementation is called."""
+        return ", ".join(f"{p.name}={p.name}" if p.kind is _BY_NAME else p.name for p in self.parameters)
