@@ -54,6 +54,7 @@ class ObjectRegistry:
             for end, owner in svr.bind(gate.mint):
                 binding.open(end, 0, Rights.RWSD, owner=owner)
         self._bindings[id(obj)] = binding
+        obj._l4_cap = gate
         return gate
 
     def _receive_right(self, receive: str | Svr) -> Svr:
@@ -87,6 +88,7 @@ class ObjectRegistry:
         binding = self._bindings.pop(id(obj), None)
         if binding is not None:
             binding.close()
+            binding.object._l4_cap = None
         entry = self._sources.pop(id(obj), None)
         if entry is not None:
             self._server._held(-sum(pin.counts for pin in entry[1].pins))
