@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from l4re._native import leaf
 from l4re.cap import Capability, export_all, import_all
-from l4re.environment import Env, env
 from l4re.errors import Busy, Closed, Err, InvalidArgument, L4Error
 from l4re.gate.gate import MAX_DATA, Answer
 from l4re.gate.threads import CallPath, this_thread
@@ -32,6 +31,8 @@ from l4re.wire.items import ITEM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from l4re.environment import Env
 
 __all__ = ["Caller", "LoopEnd", "RegistryServer"]
 
@@ -109,7 +110,11 @@ class RegistryServer:
     @property
     def env(self) -> Env:
         """Where names of receive rights are looked up."""
-        return self._env if self._env is not None else env()
+        if self._env is None:
+            from l4re.environment import env
+
+            self._env = env()
+        return self._env
 
     @property
     def closed(self) -> bool:
