@@ -17,9 +17,8 @@
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
-#ifndef F_GET_SEALS
-#define F_GET_SEALS 1034
-#define F_SEAL_SHRINK 0x0002
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
 #endif
 
 enum {
@@ -57,6 +56,33 @@ static void free_object(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
     Py_DECREF(type);
+}
+
+/* ---- making ---- */
+
+/* memfd(name, size) -> fd: zeroed memory of exactly this size, sealed against shrinking and growing.
+ * One step, because making a small dataspace should cost little more than the system calls. */
+static PyObject *py_memfd(PyObject *module, PyObject *args)
+{
+    static unsigned refused;            /* flags this kernel does not know (no-exec came with 6.3) */
+    const char *name;
+    long long size;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "sL:memfd", &name, &size))
+        return NULL;
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL;
+    int fd = memfd_create(name, flags & ~refused);
+    if (fd < 0 && errno == EINVAL && !refused && (fd = memfd_create(name, flags & ~MFD_NOEXEC_SEAL)) >= 0)
+        refused = MFD_NOEXEC_SEAL;
+    if (fd < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    if (ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        close(fd);
+        return NULL;
+    }
+    leaf_unguard(fd);                   /* the number may have been somebody's who guarded it */
+    return PyLong_FromLong(fd);
 }
 
 /* ---- placing ---- */
@@ -388,8 +414,15 @@ static PyType_Spec lease_spec = {
     .slots = lease_slots,
 };
 
+static PyMethodDef functions[] = {
+    {"memfd", py_memfd, METH_VARARGS, "memfd(name, size) -> fd: zeroed memory that can neither shrink nor grow."},
+    {NULL, NULL, 0, NULL},
+};
+
 int leaf_region_init(PyObject *module)
 {
+    if (PyModule_AddFunctions(module, functions) < 0)
+        return -1;
     PyObject *mapping = PyType_FromModuleAndSpec(module, &mapping_spec, NULL);
     if (!mapping)
         return -1;

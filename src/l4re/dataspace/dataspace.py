@@ -1,0 +1,530 @@
+"""The capability to shared memory.
+
+The rule the rest leans on: a read-write capability is a descriptor open for writing, a read-only one is another
+descriptor, open for reading only. So nobody writes by accident through a right that was not given; against malice
+of the same user only seals help, and `Dataspace.enforcement` says whether they are there.
+"""
+
+from __future__ import annotations
+
+import errno
+import operator
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, NoReturn, TypeVar
+
+from l4re._native.leaf import Mapping
+from l4re.cap import Capability, Export, register_kind
+from l4re.errors import (
+    AccessDenied,
+    AddressNotAvailable,
+    Busy,
+    Closed,
+    InvalidArgument,
+    L4Error,
+    NotSupported,
+    OutOfMemory,
+    OutOfRange,
+    PermissionDenied,
+)
+from l4re.linux import maps, memfd
+from l4re.linux.memfd import Seal
+from l4re.rights import DsFlags, Rights
+from l4re.wire.items import ItemKind
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from l4re.linux.fd import Fd
+
+__all__ = ["NO_HINTS", "Dataspace", "DataspaceInfo", "Hints"]
+
+M = TypeVar("M", bound=Mapping)
+
+_PAGE = memfd.PAGE_SIZE
+_CHUNK = 1 << 20
+_ZEROS = memoryview(bytes(_CHUNK))
+_W = int(Rights.W)
+_ANY_WRITE = int(Seal.ANY_WRITE)
+
+
+class DataspaceInfo(NamedTuple):
+    """What ``info`` answers: the byte size asked for, and what may be done with the memory."""
+
+    size: int
+    flags: DsFlags
+
+
+class Hints(NamedTuple):
+    """How this process would like to map the memory; not part of the capability, not handed over."""
+
+    align: int = 0
+    huge: bool = False
+    sealable: bool = False
+
+
+NO_HINTS = Hints()
+
+
+class Dataspace(Capability):
+    """Memory that several processes may hold, map, read and write.
+
+    Comes from an allocator, from a message or from the parent. Rights are R and W only. ``==`` tells whether two
+    capabilities lead to the same memory, whatever their rights.
+
+    Several threads may use one object, also while one of them closes it: the descriptor goes away when the last
+    operation that uses it is done.
+    """
+
+    __slots__ = ("_fd", "_handed_out", "_hints", "_identity", "_made", "_name", "_size", "_writable")
+
+    kind: ClassVar[str] = "dataspace"
+    F = DsFlags
+
+    def __init__(
+        self, fd: Fd, size: int, *, writable: bool = True, name: str | None = None, hints: Hints = NO_HINTS
+    ) -> None:
+        """Take ``fd``, a memfd of exactly ``size`` bytes that was made here or validated."""
+        self._fd: Fd | None = fd
+        self._size = size
+        self._writable = writable
+        self._name = name
+        self._hints = hints
+        self._handed_out = False
+        self._made: dict[str, Dataspace] | None = None
+        self._identity: tuple[int, int] | None = None
+
+    # ---- ownership ----
+
+    # Whoever uses the descriptor holds a reference to its owner for that time, and close() only drops ours. So
+    # the number cannot be given to a stranger while a system call of another thread is on its way.
+    def _use(self) -> Fd:
+        fd = self._fd
+        if fd is None:
+            raise Closed(f"this dataspace{self._called()} is closed")
+        return fd
+
+    def _called(self) -> str:
+        return f" {self._name!r}" if self._name else ""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the capability was dropped."""
+        return self._fd is None
+
+    def close(self) -> None:
+        """Drop the capability; a second call does nothing. Regions and other capabilities to the memory stay."""
+        self._fd = None
+        self._made = None
+
+    def fileno(self) -> int:
+        """Return the descriptor, lent: a memfd that other libraries may map or pass on as well."""
+        return self._use().fileno()
+
+    def dup(self) -> Dataspace:
+        """Return a capability of the caller's own to the same memory, with the same rights."""
+        fd = self._use()
+        try:
+            return self._another(fd.dup(), writable=self._writable)
+        finally:
+            del fd
+
+    def _another(self, fd: Fd, *, writable: bool) -> Dataspace:
+        other = Dataspace(fd, self._size, writable=writable, name=self._name, hints=self._hints)
+        other._identity = self._identity
+        return other
+
+    def _key(self) -> tuple[int, int]:
+        if self._identity is None:
+            fd = self._use()
+            try:
+                self._identity = memfd.identity(fd.fileno())
+            finally:
+                del fd
+        return self._identity
+
+    def __repr__(self) -> str:
+        if self._fd is None:
+            return f"<Dataspace{self._called()} closed>"
+        return f"<Dataspace {self.name!r} {self._size} bytes {self.rights.letters()} {self.enforcement}>"
+
+    # ---- what it is ----
+
+    def _seals(self) -> int:
+        fd = self._use()
+        try:
+            return memfd.get_seals(fd.fileno())
+        finally:
+            del fd
+
+    @property
+    def size(self) -> int:
+        """The size in bytes, exactly as asked for; it never changes."""
+        if self._fd is None:
+            self._use()
+        return self._size
+
+    @property
+    def rights(self) -> Rights:
+        """R, and W while it may be written; nobody has W any more once it is frozen or published."""
+        return Rights.R if self._seals() & _ANY_WRITE or not self._writable else Rights.RW
+
+    @property
+    def flags(self) -> DsFlags:
+        """What may be done with the memory. Never X: the memory of a dataspace is not executable."""
+        return DsFlags.RW if self.rights & Rights.W else DsFlags.R
+
+    def info(self) -> DataspaceInfo:
+        """Return size and flags together."""
+        return DataspaceInfo(self.size, self.flags)
+
+    @property
+    def name(self) -> str:
+        """What its maker called it, for people to read. It names nothing, and nobody vouches for it."""
+        if self._name is None:
+            fd = self._use()
+            try:
+                self._name = memfd.name_of(fd.fileno())
+            finally:
+                del fd
+        return self._name
+
+    @property
+    def hints(self) -> Hints:
+        """How the allocator was asked to place this memory (this process only)."""
+        return self._hints
+
+    # ---- rights ----
+
+    @property
+    def ro(self) -> Dataspace:
+        """A read-only capability of its own: own descriptor, made once, outlives this one.
+
+        A read-only dataspace returns itself.
+
+        Raises:
+            NotSupported: making one takes procfs, and there is none here.
+        """
+        fd = self._use()
+        try:
+            if not self._writable:
+                return self
+            made = self._made
+            if made is None:
+                made = self._made = {}
+            known = made.get("ro")
+            if known is not None and not known.closed:
+                return known
+            fresh = self._another(memfd.reopen_readonly(fd.fileno()), writable=False)
+            if known is not None:
+                made["ro"] = fresh  # the one made before was closed by its holder
+            return made.setdefault("ro", fresh)
+        finally:
+            del fd
+
+    @property
+    def rw(self) -> Dataspace:
+        """This capability, if it may write.
+
+        Raises:
+            PermissionDenied: it is read-only, frozen or published.
+        """
+        if not self._writable:
+            self._use()
+            raise PermissionDenied(wanted=Rights.RW, held=Rights.R)
+        if seals := self._seals() & _ANY_WRITE:
+            raise PermissionDenied(_sealed_text(seals), wanted=Rights.RW, held=Rights.R)
+        return self
+
+    @property
+    def enforcement(self) -> Literal["sealed", "advisory"]:
+        """Who keeps readers from writing.
+
+        ``"sealed"``: the kernel, against everybody (after `freeze` or `publish`). ``"advisory"``: the descriptor,
+        against mistakes; a process of the same user that sees procfs could reopen the memory for writing.
+        """
+        return "sealed" if self._seals() & _ANY_WRITE else "advisory"
+
+    def freeze(self) -> None:
+        """Let nobody write any more, ever; a second call does nothing.
+
+        Raises:
+            PermissionDenied: this capability is read-only, or the memory was handed out read-write before.
+            Busy: a writable mapping exists; the text names those of this process.
+        """
+        self._seal(Seal.WRITE | Seal.SEAL, done=int(Seal.WRITE), verb="freeze")
+
+    def publish(self) -> None:
+        """Let only those write who map it for writing already; no new writable mapping, no `write`, for anybody.
+
+        Raises:
+            PermissionDenied: this capability is read-only, or the memory was handed out read-write before.
+        """
+        self._seal(Seal.FUTURE_WRITE, done=_ANY_WRITE, verb="publish")
+
+    def _seal(self, seals: Seal, *, done: int, verb: str) -> None:
+        fd = self._use()
+        try:
+            if memfd.get_seals(fd.fileno()) & done:
+                return
+            if not self._writable:
+                raise PermissionDenied(f"cannot {verb} through a read-only capability", wanted=Rights.W, held=Rights.R)
+            try:
+                memfd.add_seals(fd.fileno(), seals)
+            except OSError as error:
+                self._explain_seal(fd, error, verb)
+        finally:
+            del fd
+
+    def _explain_seal(self, fd: Fd, error: OSError, verb: str) -> NoReturn:
+        if error.errno == errno.EBUSY:
+            writers = maps.writers_of(fd.fileno())
+            where = ", ".join(f"{w.start:#x} ({w.end - w.start} bytes)" for w in writers)
+            who = f"this process at {where}; detach first" if writers else "another process"
+            raise Busy(f"cannot freeze while the memory is mapped for writing by {who}") from error
+        if error.errno == errno.EPERM and memfd.get_seals(fd.fileno()) & Seal.SEAL:
+            raise PermissionDenied(
+                f"cannot {verb}: this memory was handed out read-write, and that settled its seals. "
+                "Allocate with MemAlloc.F.SEALABLE to keep the choice, and share it read-only (ds.ro)"
+            ) from error
+        raise L4Error(f"cannot {verb}: {error.strerror}") from error
+
+    # ---- contents ----
+
+    def _range(self, offset: int, size: int) -> tuple[int, int]:
+        """Check a range strictly; return it as integers."""
+        offset, size = operator.index(offset), operator.index(size)
+        if offset < 0 or size < 0 or offset + size > self._size:
+            raise OutOfRange(f"{size} bytes from offset {offset} are not inside a dataspace of {self._size} bytes")
+        return offset, size
+
+    def _require_write(self) -> None:
+        if not self._writable:
+            raise AccessDenied(wanted=Rights.W, held=Rights.R)
+
+    def _write_at(self, fd: Fd, offset: int, data: bytes | memoryview) -> None:
+        try:
+            memfd.write_at(fd.fileno(), offset, data)
+        except PermissionError as error:
+            seals = memfd.get_seals(fd.fileno()) & _ANY_WRITE
+            raise AccessDenied(_sealed_text(seals), wanted=Rights.W, held=Rights.R) from error
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return a copy of ``size`` bytes.
+
+        Raises:
+            OutOfRange: they are not all inside.
+        """
+        fd = self._use()
+        try:
+            return memfd.read_at(fd.fileno(), *self._range(offset, size))
+        finally:
+            del fd
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Write the bytes of any contiguous buffer.
+
+        Raises:
+            AccessDenied: without W, or sealed.
+            OutOfRange: they do not fit; nothing was written.
+        """
+        fd = self._use()
+        try:
+            self._require_write()
+            if not isinstance(data, bytes):
+                data = memoryview(data).cast("B")
+            offset, _ = self._range(offset, len(data))
+            self._write_at(fd, offset, data)
+        finally:
+            del fd
+
+    def clear(self, offset: int, size: int) -> int:
+        """Fill a range with zeros, cut at the end of the dataspace; return how many bytes that were.
+
+        Memory that was never written stays untouched and costs nothing, memory that was reserved stays reserved.
+
+        Raises:
+            AccessDenied: without W, or sealed; nothing changed.
+            OutOfRange: the range starts behind the last page.
+        """
+        fd = self._use()
+        try:
+            self._require_write()
+            offset, size = operator.index(offset), operator.index(size)
+            if offset < 0 or size < 0 or offset >= _whole_pages(self._size):
+                raise OutOfRange(
+                    f"cannot clear {size} bytes from offset {offset}: the dataspace has {self._size} bytes"
+                )
+            end = max(offset, min(offset + size, self._size))
+            if self._seals() & _ANY_WRITE:
+                self._write_at(fd, 0, b"\0")  # raises; a hole would hide it
+            for begin, after in memfd.extents(fd.fileno(), offset, end):
+                for at in range(begin, after, _CHUNK):
+                    self._write_at(fd, at, _ZEROS[: min(_CHUNK, after - at)])
+            return end - offset
+        finally:
+            del fd
+
+    def copy_in(self, dst: int, src_ds: Dataspace, src: int, size: int) -> int:
+        """Copy a range of another dataspace into this one, cut at both ends; return how many bytes that were.
+
+        The copy is a snapshot: later changes on either side do not show on the other. Overlapping ranges of one
+        dataspace are copied as if through a buffer.
+
+        Raises:
+            AccessDenied: without W here, or sealed.
+            InvalidArgument: ``src_ds`` is not a dataspace.
+            OutOfRange: an offset or the size is negative.
+        """
+        fd = self._use()
+        try:
+            self._require_write()
+            if not isinstance(src_ds, Dataspace):
+                raise InvalidArgument(f"copies come from a dataspace, not from {src_ds!r}")
+            dst, src, size = operator.index(dst), operator.index(src), operator.index(size)
+            if dst < 0 or src < 0 or size < 0:
+                raise OutOfRange(f"cannot copy {size} bytes from offset {src} to offset {dst}")
+            source = src_ds._use()
+            try:
+                size = max(0, min(size, self._size - dst, src_ds._size - src))
+                steps = range(0, size, _CHUNK)
+                for at in reversed(steps) if dst > src else steps:
+                    data = memfd.read_at(source.fileno(), src + at, min(_CHUNK, size - at))
+                    self._write_at(fd, dst + at, data)
+                return size
+            finally:
+                del source
+        finally:
+            del fd
+
+    # ---- mapping ----
+
+    def map(
+        self,
+        kind: type[M],
+        size: int | None = None,
+        offset: int = 0,
+        writable: bool | None = None,
+        addr: int = 0,
+        align: int = 12,
+        eager: bool = False,
+    ) -> M:
+        """Map a part into this address space: the step below ``attach``, which keeps the books.
+
+        Without ``size``: up to the end. ``writable`` None maps with the rights there are. ``addr`` 0 searches.
+
+        Raises:
+            PermissionDenied: ``writable`` without W, or sealed.
+            OutOfRange: the part is not all inside.
+            AddressNotAvailable: something is there, or the kernel does not give this address out.
+            OutOfMemory: no address space or no slot for one more mapping.
+        """
+        fd = self._use()
+        try:
+            if offset % _PAGE:
+                raise InvalidArgument(f"a mapping starts at a multiple of {_PAGE} bytes, offset {offset} is none")
+            if size is None:
+                size = max(1, self._size - offset)
+            elif size <= 0:
+                raise InvalidArgument(f"cannot map {size} bytes")
+            if self._hints.align > align:
+                align = self._hints.align
+            if offset < 0 or offset + size > self._size:
+                raise OutOfRange(
+                    f"{size} bytes from offset {offset} reach beyond the end of a dataspace of {self._size} bytes"
+                )
+            if writable and not self._writable:
+                raise PermissionDenied(wanted=Rights.RW, held=Rights.R)
+            if self._writable and writable is not False:
+                try:
+                    return kind(fd.fileno(), size, offset, True, addr, align, eager, self._hints.huge)
+                except PermissionError as error:
+                    if writable or not memfd.get_seals(fd.fileno()) & _ANY_WRITE:
+                        self._explain_map(fd, error, size, True, addr)
+                except OSError as error:
+                    self._explain_map(fd, error, size, True, addr)
+            # Through a read-only descriptor, so that nothing can make the pages writable later.
+            try:
+                reader = self.ro._use()
+            except NotSupported:
+                reader = fd
+            try:
+                return kind(reader.fileno(), size, offset, False, addr, align, eager, self._hints.huge)
+            except OSError as error:
+                self._explain_map(reader, error, size, False, addr)
+            finally:
+                del reader
+        finally:
+            del fd
+
+    def _explain_map(self, fd: Fd, error: OSError, size: int, writable: bool, addr: int) -> NoReturn:
+        if writable and error.errno == errno.EPERM and (seals := memfd.get_seals(fd.fileno()) & _ANY_WRITE):
+            raise PermissionDenied(_sealed_text(seals), wanted=Rights.RW, held=Rights.R) from error
+        if addr:
+            there = maps.occupants(addr, addr + size)
+            what = f": there is {there[0]}" if there else ""
+            what += f" and {len(there) - 1} more" if len(there) > 1 else ""
+            if there or error.errno == errno.EEXIST:
+                raise AddressNotAvailable(f"{size} bytes at {addr:#x} are taken{what}") from error
+            if error.errno != errno.EAGAIN:
+                raise AddressNotAvailable(f"{size} bytes at {addr:#x} cannot be mapped: {error.strerror}") from error
+        raise OutOfMemory(f"no room to map {size} bytes: {error.strerror}") from error
+
+    # ---- hand-over ----
+
+    def export(self, rights: Rights | None = None) -> Export:
+        """Prepare a hand-over, weakened to ``rights``.
+
+        A read-write hand-over first seals the seals, so that no receiver can seal its owner out; from then on
+        `freeze` and `publish` are refused.
+
+        Raises:
+            PermissionDenied: read-write, of memory that was allocated SEALABLE.
+            InvalidArgument: ``rights`` lacks R: nothing would arrive.
+        """
+        if rights is not None and not rights & Rights.R:
+            raise InvalidArgument(f"a capability handed over without r is none: {rights.letters()!r}")
+        fd = self._use()
+        try:
+            if self._writable and (rights is None or int(rights) & _W) and not self._seals() & _ANY_WRITE:
+                if self._hints.sealable:
+                    raise PermissionDenied(
+                        "this memory was allocated SEALABLE: handed out read-write it could never be frozen or "
+                        "published. Share it read-only (ds.ro)"
+                    )
+                if not self._handed_out:
+                    self._settle_seals(fd)
+                given, granted = fd.dup(), Rights.RW
+            else:
+                given, granted = self.ro._use().dup(), Rights.R
+            return Export(ItemKind.DATASPACE, granted, self._size, (given.fileno(),), owned=(given,))
+        finally:
+            del fd
+
+    def _settle_seals(self, fd: Fd) -> None:
+        try:
+            memfd.add_seals(fd.fileno(), Seal.SEAL)
+        except PermissionError:
+            pass  # they are sealed already
+        self._handed_out = True
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
+
+
+def _sealed_text(seals: int) -> str:
+    state = "frozen" if seals & Seal.WRITE else "published"
+    return f"this dataspace is {state}: nobody can get at it for writing any more"
+
+
+def _import(rights: Rights, value: int, fds: tuple[Fd, ...]) -> Dataspace:
+    """Make a dataspace of what arrived; the peer is believed in nothing."""
+    if len(fds) != 1:
+        raise InvalidArgument(f"a dataspace is one descriptor, {len(fds)} arrived")
+    if not rights & Rights.R:
+        raise InvalidArgument("received a dataspace without the right to read it")
+    writable = bool(rights & Rights.W)
+    memfd.validate(fds[0].fileno(), size=value, writable=writable)
+    return Dataspace(fds[0], value, writable=writable)
+
+
+register_kind(ItemKind.DATASPACE, _import)

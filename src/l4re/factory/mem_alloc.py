@@ -1,0 +1,77 @@
+"""The local memory allocator: dataspaces made by this process, of the memory the machine has."""
+
+from __future__ import annotations
+
+import operator
+from typing import ClassVar, Final
+
+from l4re.dataspace import NO_HINTS, Dataspace, Hints
+from l4re.errors import InvalidArgument, NotSupported, OutOfMemory, OutOfRange
+from l4re.linux import memfd
+from l4re.linux.memory import MemoryGauge
+from l4re.rights import MemAllocFlags
+
+__all__ = ["MemAlloc"]
+
+_RESERVE: Final = int(MemAllocFlags.CONTINUOUS | MemAllocFlags.PINNED)
+_SUPER_PAGES: Final = int(MemAllocFlags.SUPER_PAGES)
+_SEALABLE: Final = int(MemAllocFlags.SEALABLE)
+_FIXED_PADDR: Final = int(MemAllocFlags.FIXED_PADDR)
+_KNOWN: Final = _RESERVE | _SUPER_PAGES | _SEALABLE
+_SUPER_PAGE_LOG2: Final = 21
+_MAX_ALIGN: Final = 30
+
+
+class MemAlloc:
+    """Makes dataspaces. Owns nothing: each dataspace lives as long as somebody holds or maps it.
+
+    May be used by several threads.
+    """
+
+    F: ClassVar[type[MemAllocFlags]] = MemAllocFlags
+
+    def __init__(self, gauge: MemoryGauge | None = None) -> None:
+        self._gauge = gauge or MemoryGauge()
+
+    def alloc(
+        self, size: int, *, flags: MemAllocFlags | int = MemAllocFlags.NONE, align: int = 0, name: str = "l4re"
+    ) -> Dataspace:
+        """Return a new dataspace of exactly ``size`` zeroed bytes; the caller owns it.
+
+        Pages are had when they are first touched, unless ``flags`` says otherwise:
+
+        - ``PINNED``: all are reserved now. ``CONTINUOUS``: the same; Linux promises no physical order.
+        - ``SUPER_PAGES``: large pages where the kernel has some to give, and a fitting alignment.
+        - ``SEALABLE``: keeps the choice to `Dataspace.freeze` or `Dataspace.publish` later, by refusing to hand
+          the memory out read-write.
+
+        ``align`` (log2) is the least alignment of the addresses where this process attaches it. ``name`` shows in
+        ``repr`` and in the kernel's tables, and names nothing.
+
+        Raises:
+            OutOfRange: a size of 0 or less.
+            OutOfMemory: more than the machine or its cgroup can give; the text says how much that is.
+            InvalidArgument: an alignment out of range, unknown flags, a name that is too long.
+            NotSupported: ``FIXED_PADDR``; no process chooses physical addresses on Linux.
+        """
+        size = operator.index(size)
+        if size <= 0:
+            raise OutOfRange(f"a dataspace has at least one byte, not {size}")
+        wishes = int(flags) if flags else 0
+        hints = self._hints(wishes, align) if wishes or align else NO_HINTS
+        if (there := self._gauge.missing(size)) is not None:
+            raise OutOfMemory(f"wanted {size} bytes of memory, this machine or its cgroup can give {there}")
+        fd = memfd.create(size, name)
+        if wishes & _RESERVE:
+            memfd.reserve(fd.fileno(), size)
+        return Dataspace(fd, size, name=name, hints=hints)
+
+    def _hints(self, wishes: int, align: int) -> Hints:
+        if wishes & _FIXED_PADDR:
+            raise NotSupported("FIXED_PADDR: a Linux process cannot choose physical addresses")
+        if wishes & ~_KNOWN:
+            raise InvalidArgument(f"alloc() does not know the flags {wishes & ~_KNOWN:#x}")
+        if not 0 <= operator.index(align) <= _MAX_ALIGN:
+            raise InvalidArgument(f"align is given as log2, 0 to {_MAX_ALIGN}, not {align}")
+        huge = bool(wishes & _SUPER_PAGES)
+        return Hints(max(align, _SUPER_PAGE_LOG2) if huge else align, huge, bool(wishes & _SEALABLE))
