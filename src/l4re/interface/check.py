@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from l4re.interface.epiface import Epiface
 from l4re.interface.proxy import specs_of
 from l4re.interface.served import Served
+from l4re.interface.stubs import is_stub
 from l4re.wire.scalars import SizedInt
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def _check(obj: Epiface, spec: MethodSpec) -> None:
     where = f"{type(obj).__name__}.{spec.name}"
     spec.signature()
     implementation = getattr(obj, spec.name)
-    if hasattr(implementation, "_l4_spec"):
+    if is_stub(implementation):
         raise TypeError(f"{type(obj).__name__} does not implement {spec.where}")
     if not callable(implementation):
         raise TypeError(f"{where} must be a method, as {spec.where} is")

@@ -15,6 +15,7 @@ from l4re.interface.handlers import compile_handler
 from l4re.interface.meta import Meta, answer_meta
 from l4re.interface.proxy import Interface, interfaces_of, specs_of
 from l4re.interface.served import Answer, Served
+from l4re.interface.stubs import is_stub
 from l4re.wire.marshal import OPCODE
 from l4re.wire.stream import Reader, Writer
 
@@ -92,7 +93,7 @@ class Epiface(Interface, Served):
             spec = specs.get(opcode)
             if spec is None:
                 raise NotImplementedByServer(f"{cls.__name__} has no operation {opcode} in protocol {label:#x}")
-        if hasattr(getattr(self, spec.name), "_l4_spec"):
+        if is_stub(getattr(self, spec.name)):
             raise NotImplementedByServer(f"{cls.__name__} does not implement {spec.where}")
         if spec.handler is None:
             spec.handler = compile_handler(spec)
@@ -106,6 +107,11 @@ class Epiface(Interface, Served):
     def _l4_spoken(self) -> str:
         spoken = (f"{each.protocol:#x} ({each.__name__})" for each in interfaces_of(type(self)))
         return "protocol " + ", ".join(spoken)
+
+    def _l4_transact(self, *_message: Any, **_options: Any) -> Any:
+        raise NotImplementedByServer(f"{type(self).__name__} serves this operation and does not implement it")
+
+    _l4_send = _l4_transact
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__

@@ -57,7 +57,8 @@ def compile_handler(spec: MethodSpec) -> Callable[..., Answer]:
             pack = source.bind(functools.partial(_pack, spec))
             values = f"({''.join(name + ', ' for name in results)})"
             signature.reply.emit_pack(source, results, f"{pack}(_l4_self, {values})")
-            source.line("return 0, _l4_words, _l4_data, _l4_caps")
+            plain = signature.reply.plain
+            source.line("return 0, _l4_words, b'', ()" if plain else "return 0, _l4_words, _l4_data, _l4_caps")
         else:
             source.line(f"return {source.bind((0, b'', b'', ()))}")
     handler = source.compiled("_l4_handle", f"server of {spec.where}")
@@ -87,7 +88,7 @@ def _pack(spec: MethodSpec, server: object, values: tuple[Any, ...]) -> Any:
     try:
         return spec.signature().reply.pack(values)
     except (InvalidArgument, OutOfRange, MissingArgument) as error:
-        raise TypeError(f"{type(server).__name__} answers {error.text}") from None
+        raise TypeError(f"{type(server).__name__}.{spec.name} must keep to its interface. {error.text}") from None
 
 
 def _never_answering(spec: MethodSpec, handler: Callable[..., Answer]) -> Callable[..., Answer]:

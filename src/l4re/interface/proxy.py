@@ -46,6 +46,7 @@ class Interface:
     _l4_aio: ClassVar[type[Any]]
     _l4_specs: ClassVar[dict[str, MethodSpec]] = {}
     _l4_transact: Callable[..., tuple[int, bytes, bytes, tuple[Any, ...]]]
+    _l4_send: Callable[..., tuple[int, bytes, bytes, tuple[Any, ...]]]
     _l4_timeout: float | None
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -73,7 +74,7 @@ class Interface:
             raise WrongType(f"{type(self).__name__} needs a gate to call, not {shown(cap)}")
         self.cap = cap
         self._l4_timeout = timeout
-        self._l4_transact = transact if timeout is None else partial(transact, timeout=timeout)
+        self._l4_transact = self._l4_send = transact if timeout is None else partial(transact, timeout=timeout)
 
     def within(self, seconds: float | None) -> Self:
         """Return a proxy for the same object whose calls raise `IpcTimeout` after ``seconds``; None: never.
@@ -97,6 +98,7 @@ class Interface:
         if "_l4_aio" not in vars(cls):
             cls._l4_aio = async_class(cls.__name__, specs_of(cls))
         proxy = cls._l4_aio()
+        proxy._l4_send = self._l4_send  # a oneway message is sent without waiting in either world
         proxy._l4_transact = transact if self._l4_timeout is None else partial(transact, timeout=self._l4_timeout)
         return proxy
 

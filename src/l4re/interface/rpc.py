@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from types import FunctionType
 from typing import Any, Final, TypeVar, overload
 
 from l4re.errors import InvalidArgument
@@ -27,8 +28,9 @@ AUTO: Final = Auto.AUTO
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What the decorator was told."""
+    """What the decorator was told about ``function``; copies of the mark on wrappers do not count."""
 
+    function: Callable[..., Any]
     opcode: int | None | Auto
     rights: Rights
     oneway: bool
@@ -61,10 +63,11 @@ def rpc(
         raise InvalidArgument(f"a server learns of the caller's rights W and S only, not of {rights!r}")
     if isinstance(opcode, int) and not -(1 << 31) <= opcode < 1 << 31:
         raise InvalidArgument(f"an opcode has 32 bits, {opcode} does not fit")
-    mark = Mark(opcode, wanted & ~Rights.R, oneway)
 
     def apply(function: _F) -> _F:
-        setattr(function, _MARK, mark)
+        if not isinstance(function, FunctionType):
+            raise TypeError(f"@rpc goes on plain methods, not on a {type(function).__name__}")
+        setattr(function, _MARK, Mark(function, opcode, wanted & ~Rights.R, oneway))
         return function
 
     return apply if method is None else apply(method)
@@ -72,5 +75,10 @@ def rpc(
 
 def mark_of(value: object) -> Mark | None:
     """Return the mark of a decorated function, None for anything else."""
-    mark = getattr(value, "__dict__", {}).get(_MARK)
-    return mark if isinstance(mark, Mark) else None
+    if isinstance(value, classmethod | staticmethod):
+        value = value.__func__
+        if mark_of(value):
+            raise TypeError(f"@rpc goes on plain methods, and {value.__qualname__} is a class or static method")
+        return None
+    mark = value.__dict__.get(_MARK) if isinstance(value, FunctionType) else None
+    return mark if isinstance(mark, Mark) and mark.function is value else None

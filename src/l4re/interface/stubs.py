@@ -17,7 +17,7 @@ from l4re.wire.source import Source
 if TYPE_CHECKING:
     from l4re.interface.signature import MethodSpec
 
-__all__ = ["async_class", "compile_stub", "lazy_stub"]
+__all__ = ["async_class", "compile_stub", "is_stub", "lazy_stub"]
 
 _MAX_TEXT = 4096
 
@@ -32,7 +32,7 @@ def lazy_stub(spec: MethodSpec) -> Callable[..., Any]:
             setattr(spec.owner, spec.name, stub)
         return stub(self, *args, **kwargs)
 
-    first_call._l4_spec = spec  # type: ignore[attr-defined]
+    first_call._l4_stub = first_call  # type: ignore[attr-defined]
     return first_call
 
 
@@ -43,18 +43,15 @@ def compile_stub(spec: MethodSpec, *, asynchronous: bool = False) -> Callable[..
     names = [parameter.name for parameter in spec.parameters]
     values = f"({''.join(name + ', ' for name in names)})"
     pack = f"{source.bind(signature.request.pack)}({values})"
-    call = (
-        f"_l4_self._l4_transact({spec.protocol}, _l4_words, _l4_data, _l4_caps{', oneway=True' if spec.oneway else ''})"
-    )
+    message = "_l4_words" if signature.request.plain else "_l4_words, _l4_data, _l4_caps"
+    call = f"_l4_self._l4_transact({spec.protocol}, {message})"
     source.line(f"{'async ' if asynchronous else ''}def _l4_call({_parameters(spec, source)}):")
     with source.indented():
         signature.request.emit_pack(source, names, pack)
-        if asynchronous:
-            call = f"await {call}"
         if spec.oneway:
-            source.line(call)
+            source.line(f"_l4_self._l4_send({spec.protocol}, {message}, oneway=True)")
         else:
-            source.line(f"_l4_label, _l4_words, _l4_data, _l4_caps = {call}")
+            source.line(f"_l4_label, _l4_words, _l4_data, _l4_caps = {'await ' if asynchronous else ''}{call}")
             refused = functools.partial(_refused, spec)
             source.line(f"if _l4_label < 0: raise {source.bind(refused)}(_l4_label, _l4_data)")
             results = [f"_l4_r{n}" for n in range(len(signature.reply.fields))]
@@ -66,8 +63,14 @@ def compile_stub(spec: MethodSpec, *, asynchronous: bool = False) -> Callable[..
                 source.line(f"return {results[0]}")
     stub = source.compiled("_l4_call", spec.where)
     functools.update_wrapper(stub, spec.function)
-    stub._l4_spec = spec  # type: ignore[attr-defined]
+    stub._l4_stub = stub  # type: ignore[attr-defined]
     return stub
+
+
+def is_stub(method: object) -> bool:
+    """Whether a method, bound or not, is a proxy's; a wrapper around one is not."""
+    function = getattr(method, "__func__", method)
+    return getattr(function, "_l4_stub", None) is function
 
 
 def _parameters(spec: MethodSpec, source: Source) -> str:
@@ -105,4 +108,4 @@ def _unpack(spec: MethodSpec, words: bytes, data: bytes, caps: tuple[Any, ...]) 
 def async_class(name: str, specs: Iterable[MethodSpec]) -> type[Any]:
     """Return a class with the operations ``specs`` as coroutine methods."""
     methods = {spec.name: compile_stub(spec, asynchronous=True) for spec in specs}
-    return type(f"{name}.aio", (), {**methods, "__slots__": ("_l4_transact",)})
+    return type(f"{name}.aio", (), {**methods, "__slots__": ("_l4_send", "_l4_transact")})

@@ -18,7 +18,7 @@ from l4re.errors import InvalidArgument, L4Error, MessageTooLong, MessageTooShor
 from l4re.wire.codecs import Codec, Shape
 from l4re.wire.source import Source
 from l4re.wire.stream import LENGTH, Reader, Writer
-from l4re.wire.tag import MAX_CAPS, MAX_DATA, WORD, WORD_BYTES
+from l4re.wire.tag import MAX_CAPS, MAX_DATA, MAX_WORDS, WORD, WORD_BYTES
 
 __all__ = ["OPCODE", "Field", "Layout", "Packed"]
 
@@ -49,6 +49,8 @@ class Layout:
         self.opcode = opcode
         self.items = sum(field.codec.shape is Shape.ITEM for field in self.fields)
         self.limit = WORD_BYTES - _ITEM_WORDS * WORD * self.items
+        #: Numbers only, and few enough for the words: no long data, no capabilities.
+        self.plain = len(self.fields) < MAX_WORDS and all(f.codec.shape is Shape.SCALAR for f in self.fields)
         self.fast = all(field.codec.shape is not Shape.OTHER for field in self.fields)
         if self.items > MAX_CAPS:
             raise TypeError(f"{where}: {self.items} capabilities, and a message takes at most {MAX_CAPS}")
@@ -108,6 +110,8 @@ class Layout:
     def emit_pack(self, source: Source, variables: Sequence[str], slow: str) -> None:
         """Write code that sets ``_l4_words``, ``_l4_data`` and ``_l4_caps`` from ``variables``.
 
+        For a plain layout it sets only ``_l4_words``; the rest is empty.
+
         ``slow`` is an expression that does the same by `pack`; it is asked whenever anything is unusual.
         """
         if not self.fast:
@@ -122,8 +126,9 @@ class Layout:
             if checks:
                 source.line(f"if not ({' and '.join(checks)}): raise {source.bind(TypeError)}")
             dynamic = source.pack_runs(runs)
-            source.line(f"_l4_caps = ({''.join(item + ', ' for item in items)})")
-            source.line("_l4_data = b''")
+            if not self.plain:
+                source.line(f"_l4_caps = ({''.join(item + ', ' for item in items)})")
+                source.line("_l4_data = b''")
             if dynamic or runs.size > self.limit:
                 source.line(f"if {source.bind(len)}(_l4_words) > {self.limit}:")
                 with source.indented():
@@ -131,7 +136,7 @@ class Layout:
                     source.line("_l4_words, _l4_data = _l4_data, _l4_words")
         source.line(f"except {source.bind(Exception)}:")
         with source.indented():
-            source.line(f"{_MESSAGE} = {slow}")
+            source.line(f"_l4_words = {slow}[0]" if self.plain else f"{_MESSAGE} = {slow}")
 
     def emit_unpack(self, source: Source, variables: Sequence[str], slow: str) -> None:
         """Write code that sets ``variables`` from ``_l4_words``, ``_l4_data`` and ``_l4_caps``.
@@ -148,7 +153,9 @@ class Layout:
         runs = source.runs(self, pairs)
         source.line("try:")
         with source.indented():
-            source.unpack_runs(runs)
+            if not self.plain:
+                source.line("_l4_stream = _l4_words or _l4_data")
+            source.unpack_runs(runs, "_l4_words" if self.plain else "_l4_stream")
             for index, (variable, field) in enumerate((v, f) for v, f in pairs if f.codec.shape is Shape.ITEM):
                 source.line(f"{variable} = _l4_caps[{index}]")
                 source.line(f"if not ({field.codec.arrived(variable, source.bind)}): raise {source.bind(TypeError)}")

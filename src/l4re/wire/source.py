@@ -143,11 +143,10 @@ class Source:
             self.line(f"_l4_words += {padding}[-{self.bind(len)}(_l4_words) & {WORD - 1}]")
         return runs.dynamic
 
-    def unpack_runs(self, runs: Runs) -> None:
-        """Write code that unpacks ``_l4_words or _l4_data`` into the targets of the runs."""
+    def unpack_runs(self, runs: Runs, stream: str) -> None:
+        """Write code that unpacks the variable ``stream`` into the targets of the runs."""
         if not any(target for run in runs.runs for target in run.targets):
             return
-        self.line("_l4_stream = _l4_words or _l4_data")
         for index, run in enumerate(runs.runs):
             skip = index == 0 and runs.opcode is not None
             code = "4x" + run.code[1:] if skip else run.code
@@ -156,11 +155,11 @@ class Source:
             if index and run.align > 1:
                 self.line(f"_l4_at = _l4_at + {run.align - 1} & -{run.align}")
             if targets:
-                self.line(f"{', '.join(targets)}, = {unpack}(_l4_stream{', _l4_at' if index else ''})")
+                self.line(f"{', '.join(targets)}, = {unpack}({stream}{', _l4_at' if index else ''})")
             if run.blob or run is not runs.runs[-1]:
                 self.line(f"_l4_at {'+=' if index else '='} {run.reach}")
             if run.blob:
                 self.line(f"_l4_end = _l4_at + _l4_{run.blob}_n")
-                self.line(f"if _l4_end > {self.bind(len)}(_l4_stream): raise {self.bind(ValueError)}")
-                self.line(f"{run.blob} = _l4_stream[_l4_at:_l4_end]")
+                self.line(f"if _l4_end > {self.bind(len)}({stream}): raise {self.bind(ValueError)}")
+                self.line(f"{run.blob} = {stream}[_l4_at:_l4_end]")
                 self.line("_l4_at = _l4_end")
