@@ -188,7 +188,7 @@ class EnumCodec(ScalarCodec):
         try:
             out.scalar(self.struct, value.value)
         except struct.error:
-            raise OutOfRange(f"{shown(value)} does not fit the {self.struct.size} bytes of a {self.name}") from None
+            raise OutOfRange(f"must be {self.name} in {self.struct.size} bytes, not {shown(value)}") from None
 
     def get(self, source: Reader) -> Any:
         number = source.scalar(self.struct)

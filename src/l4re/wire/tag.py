@@ -47,7 +47,7 @@ class Tag(int):
         """Compose a tag. As in L4 a word count above 63 becomes 63; other fields keep their low bits."""
         if words > MAX_WORDS:
             words = MAX_WORDS
-        return cls(((label << 16) | (flags & 0xF000) | ((items & 0x3F) << 6) | (words & 0x3F)) & _WORD_MASK)
+        return cls(((int(label) << 16) | (int(flags) & 0xF000) | ((items & 0x3F) << 6) | (words & 0x3F)) & _WORD_MASK)
 
     @property
     def label(self) -> int:
