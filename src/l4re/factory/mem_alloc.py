@@ -13,6 +13,7 @@ from l4re.rights import MemAllocFlags
 
 __all__ = ["MemAlloc"]
 
+_NONE: Final = MemAllocFlags.NONE  # truth of an enum flag is a slow question
 _RESERVE: Final = int(MemAllocFlags.CONTINUOUS | MemAllocFlags.PINNED)
 _SUPER_PAGES: Final = int(MemAllocFlags.SUPER_PAGES)
 _SEALABLE: Final = int(MemAllocFlags.SEALABLE)
@@ -57,9 +58,12 @@ class MemAlloc:
         size = operator.index(size)
         if size <= 0:
             raise OutOfRange(f"a dataspace has at least one byte, not {size}")
-        wishes = int(flags) if flags else 0
+        wishes = 0 if flags is _NONE else int(flags)
         hints = self._hints(wishes, align) if wishes or align else NO_HINTS
-        if (there := self._gauge.missing(size)) is not None:
+        gauge = self._gauge
+        if size <= gauge.credit:
+            gauge.credit -= size
+        elif (there := gauge.missing(size)) is not None:
             raise OutOfMemory(f"wanted {size} bytes of memory, this machine or its cgroup can give {there}")
         fd = memfd.create(size, name)
         if wishes & _RESERVE:

@@ -132,31 +132,37 @@ def available(proc: str = "/proc") -> int:
 class MemoryGauge:
     """Answers "are there ``size`` bytes?" without asking the kernel every time.
 
-    A reading (some 100 µs) is used for a while and charged with what it granted; a refusal always rests on a
-    fresh one. Several threads may use one gauge: at worst they read twice.
+    A reading takes some 100 µs. One is used for a tenth of a second and charged with what it granted, and beyond
+    that time it leaves a small credit, so that small requests cost a subtraction. A refusal always rests on a
+    fresh reading. Several threads may use one gauge: at worst they read twice.
     """
 
-    __slots__ = ("_clock", "_left", "_read", "_taken")
+    __slots__ = ("_clock", "_left", "_read", "_taken", "credit")
 
     LIFETIME: Final = 0.1
-    SMALL: Final = 64  #: a request for less than this part of what was left may rest on an older reading
-    LIFETIME_SMALL: Final = 1.0
+    CREDIT: Final = 64 << 20
 
     def __init__(self, read: Callable[[], int] = available, clock: Callable[[], float] = time.monotonic) -> None:
         self._read = read
         self._clock = clock
         self._left = 0
         self._taken = 0.0
+        self.credit = 0  #: requests that fit may be taken off without asking
 
     def missing(self, size: int) -> int | None:
         """Return None if ``size`` bytes can be had, otherwise how many there are."""
-        left = self._left - size
+        if size <= self.credit:
+            self.credit -= size
+            return None
         now = self._clock()
-        if left < 0 or now - self._taken > (self.LIFETIME_SMALL if size * self.SMALL <= left else self.LIFETIME):
+        there = self._left
+        if size > there or now - self._taken > self.LIFETIME:
             there = self._read()
-            left = there - size
-            if left < 0:
-                return there
             self._taken = now
-        self._left = left
+        self.credit = 0
+        self._left = there
+        if size > there:
+            return there
+        self.credit = min(self.CREDIT, (there - size) // 64)
+        self._left = there - size - self.credit
         return None

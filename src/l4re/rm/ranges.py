@@ -26,21 +26,20 @@ def page_ceil(address: int, page: int) -> int:
 
 
 class RangeTable(Generic[T]):
-    """Ranges by address: look-up by bisection, one entry for each range.
+    """Ranges by address: look-up by bisection, answers as ``(start, end, item)``.
 
-    Not thread-safe by itself. But a finalizer or a signal handler may run in the middle of a method and change
-    the table (the owner's lock lets the same thread in), so a position found is never used without a second look.
+    Not thread-safe by itself. But a finalizer or a signal handler may run in the middle of a method and look too
+    (its owner's lock lets the same thread in), so every step leaves a table that can be read.
     """
 
-    __slots__ = ("_changes", "_entries", "_starts")
+    __slots__ = ("_ranges", "_starts")
 
     def __init__(self) -> None:
         self._starts: list[int] = []
-        self._entries: dict[int, tuple[int, T]] = {}
-        self._changes = 0
+        self._ranges: dict[int, tuple[int, int, T]] = {}  # by start; entered before, removed after its start is
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._starts)
 
     def add(self, start: int, end: int, item: T) -> None:
         """Enter a range.
@@ -50,76 +49,44 @@ class RangeTable(Generic[T]):
         """
         if start >= end:
             raise ValueError(f"empty range {start:#x}-{end:#x}")
-        starts = self._starts
-        if starts and (there := self._first(start)) is not None and there[0] < end:
+        for there in self.overlapping(start, end):
             raise ValueError(f"{start:#x}-{end:#x} overlaps {there[0]:#x}-{there[1]:#x}")
-        self._changes += 1
-        self._entries[start] = (end, item)
-        insort(starts, start)
+        self._ranges[start] = (start, end, item)
+        insort(self._starts, start)
 
-    def remove(self, start: int, item: T) -> bool:
-        """Take out the range that begins at ``start`` if it is ``item``'s; return whether it was there."""
-        entry = self._entries.get(start)
-        if entry is None or entry[1] is not item:
-            return False
-        self._changes += 1
-        del self._entries[start]
-        starts = self._starts
-        index = bisect_left(starts, start)
-        try:
-            if starts[index] == start:
-                del starts[index]
-                return True
-        except IndexError:
-            pass
-        starts.remove(start)
-        return True
+    def remove(self, start: int) -> T:
+        """Take out the range that begins at ``start`` and return its item.
 
-    def at(self, address: int) -> T | None:
+        Raises:
+            KeyError: none does.
+        """
+        item = self._ranges[start][2]
+        del self._starts[bisect_left(self._starts, start)]
+        del self._ranges[start]
+        return item
+
+    def at(self, address: int) -> tuple[int, int, T] | None:
         """Return what covers an address."""
-        there = self._first(address)
-        return there[2] if there is not None and there[0] <= address else None
+        index = bisect_right(self._starts, address)
+        if index == 0:
+            return None
+        there = self._ranges[self._starts[index - 1]]
+        return there if there[1] > address else None
 
-    def overlapping(self, start: int, end: int) -> Iterator[T]:
-        """Yield what lies in a range, in the order of addresses."""
-        at = start
-        while (there := self._first(at)) is not None and there[0] < end:
-            yield there[2]
-            at = there[1]
+    def since(self, address: int = 0) -> list[tuple[int, int, T]]:
+        """Return every range that ends behind ``address``, in order."""
+        first = self.at(address)
+        starts = self._starts[bisect_left(self._starts, address if first is None else first[0]) :]
+        return [self._ranges[start] for start in starts]
 
-    def since(self, address: int = 0) -> list[T]:
-        """Return everything that ends behind ``address``, in the order of addresses."""
-        while True:
-            changes = self._changes
-            first = self._first(address)
-            if first is None:
-                return []
-            starts = self._starts[bisect_left(self._starts, first[0]) :]
-            found = [entry[1] for start in starts if (entry := self._entries.get(start)) is not None]
-            if changes == self._changes:
-                return found
-
-    def _first(self, address: int) -> tuple[int, int, T] | None:
-        """The first range that ends behind ``address``."""
-        while True:
-            changes = self._changes
-            try:
-                index = bisect_right(self._starts, address)
-                if index:
-                    start = self._starts[index - 1]
-                    end, item = self._entries[start]
-                    if end > address:
-                        found: tuple[int, int, T] | None = (start, end, item)
-                        if changes == self._changes:
-                            return found
-                        continue
-                if index == len(self._starts):
-                    found = None
-                else:
-                    start = self._starts[index]
-                    end, item = self._entries[start]
-                    found = (start, end, item)
-            except (IndexError, KeyError):
-                continue
-            if changes == self._changes:
-                return found
+    def overlapping(self, start: int, end: int) -> Iterator[tuple[int, int, T]]:
+        """Yield the ranges that share an address with ``[start, end)``, in order; the table may change meanwhile."""
+        while start < end:
+            there = self.at(start)
+            if there is None:
+                index = bisect_right(self._starts, start)
+                if index == len(self._starts) or self._starts[index] >= end:
+                    return
+                there = self._ranges[self._starts[index]]
+            yield there
+            start = there[1]

@@ -7,7 +7,6 @@ without `detach` goes when the last view of it is gone; one that has views refus
 from __future__ import annotations
 
 import operator
-import weakref
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -37,21 +36,13 @@ class Region(Mapping):
     program's business.
     """
 
-    __slots__ = ("__weakref__", "_dataspace", "_entry", "_map", "_offset")
+    __slots__ = ("__weakref__", "_dataspace", "_map", "_offset")
 
     closed_error = Closed
 
     _dataspace: Dataspace
-    _entry: weakref.ref[Region]
     _map: RegionMap
     _offset: int
-
-    def __del__(self) -> None:
-        if self.mapped:
-            try:
-                self._map._leaves(self)
-            except AttributeError:  # half-made
-                pass
 
     def __len__(self) -> int:
         return self.size
@@ -95,7 +86,7 @@ class Region(Mapping):
         Raises:
             BufferError: views are alive; the text says how many. Nothing changed.
         """
-        self._map._detach(self)
+        self.unmap()
 
     def __enter__(self) -> Self:
         if not self.mapped:

@@ -3,10 +3,9 @@
 The kernel is the authority on what is free: it places what is searched, and refuses a fixed address that anybody
 uses. The map keeps the order, so that an address finds its region.
 
-Coming and going is only noted, in a queue that takes no lock, and entered into the table when somebody looks. So
-what lives briefly costs next to nothing, and a region may die in a finalizer at any point. A note that a region
-comes is written after it was mapped, a note that it leaves before it is unmapped: read in order, no two regions in
-the table ever overlap.
+What is attached is only noted, in a queue that takes no lock, and entered into the table when somebody looks. So
+what lives briefly costs next to nothing. That a region was detached or died is not noted at all: whatever overlaps
+a region that is mapped cannot be mapped itself, so it is taken out when the new one is entered.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _EAGER = int(RmFlags.EAGER_MAP)
 _KNOWN = _R | _W | _X | int(RmFlags.CACHING_MASK) | _SEARCH | _EAGER | int(RmFlags.NO_EAGER_MAP)
 _MIN_ALIGN, _MAX_ALIGN = 12, 30
 _TOP = 1 << 62
-_MANY_NOTES = 256
+_MANY_NOTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,8 @@ class RegionMap:
 
     def __init__(self) -> None:
         self._table: RangeTable[weakref.ref[Region]] = RangeTable()
-        self._notes: deque[tuple[int, weakref.ref[Region]]] = deque()  # (0, comes) or (address, leaves)
+        self._notes: deque[weakref.ref[Region]] = deque()
+        self._sweep_at = _MANY_NOTES
         self._reading = False
         self._lock = RLock()
         _renew_in_children(self)
@@ -111,23 +111,25 @@ class RegionMap:
         eager = False
         if flags is not None:
             writable, eager = self._wishes(int(flags), addr)
-        offset = operator.index(offset)
+        if offset:
+            offset = operator.index(offset)
         if size is not None:
             size = operator.index(size)
         if addr is None:
             where = 0
-            if not _MIN_ALIGN <= operator.index(align) <= _MAX_ALIGN:
+            if align != _MIN_ALIGN and not _MIN_ALIGN <= operator.index(align) <= _MAX_ALIGN:
                 raise InvalidArgument(f"align is given as log2, {_MIN_ALIGN} to {_MAX_ALIGN}, not {align!r}")
         else:
             where = page_floor(operator.index(addr), PAGE_SIZE)
             if not 0 < where < _TOP:
                 raise AddressNotAvailable(f"nothing can be attached at {addr:#x}")
         region = ds.map(Region, size, offset, writable, where, align, eager)
-        region._entry = weakref.ref(region)
         region._dataspace = ds
         region._offset = offset
         region._map = self
-        self._comes(region)
+        self._notes.append(weakref.ref(region))
+        if len(self._notes) > _MANY_NOTES:
+            self._update()
         return region
 
     def _wishes(self, flags: int, addr: int | None) -> tuple[bool, bool]:
@@ -155,19 +157,8 @@ class RegionMap:
         region = region_or_addr if isinstance(region_or_addr, Region) else self.find(region_or_addr)
         if region._map is not self or not region.mapped:
             raise NotFound(f"{region!r} is not attached here")
-        self._detach(region)
+        region.unmap()
         return region.dataspace
-
-    def _detach(self, region: Region) -> None:
-        if region.exports or not region.mapped:
-            region.unmap()  # says why not
-            return
-        self._leaves(region)
-        try:
-            region.unmap()
-        except BaseException:  # a view was taken meanwhile
-            self._comes(region)
-            raise
 
     # ---- looking ----
 
@@ -180,9 +171,9 @@ class RegionMap:
         addr = operator.index(addr)
         with self._lock:
             self._read_notes()
-            entry = self._table.at(addr)
-            region = entry() if entry is not None else None
-        if region is None:
+            there = self._table.at(addr)
+        region = there[2]() if there is not None else None
+        if region is None or not region.mapped:
             raise NotFound(f"no region covers the address {addr:#x}")
         return region
 
@@ -190,8 +181,8 @@ class RegionMap:
         """Return the regions in the order of their addresses, from the one that covers or follows ``start``."""
         with self._lock:
             self._read_notes()
-            found = [entry() for entry in self._table.since(start)]
-        return [region for region in found if region is not None]
+            there = self._table.since(start)
+        return [region for *_, entry in there if (region := entry()) is not None and region.mapped]
 
     def stats(self) -> RegionMapStats:
         """Return how much is attached."""
@@ -200,14 +191,9 @@ class RegionMap:
 
     # ---- the table ----
 
-    def _comes(self, region: Region) -> None:
-        self._notes.append((0, region._entry))
-        if len(self._notes) > _MANY_NOTES:
-            with self._lock:
-                self._read_notes()
-
-    def _leaves(self, region: Region) -> None:
-        self._notes.append((region.address, region._entry))
+    def _update(self) -> None:
+        with self._lock:
+            self._read_notes()
 
     def _read_notes(self) -> None:
         """Bring the table up to date; the caller holds the lock."""
@@ -216,10 +202,21 @@ class RegionMap:
         self._reading = True
         try:
             while self._notes:
-                address, entry = self._notes.popleft()
-                if address:
-                    self._table.remove(address, entry)
-                elif (region := entry()) is not None and region.mapped:
-                    self._table.add(region.address, region.address + region.mapped_size, entry)
+                self._enter(self._notes.popleft())
+            if len(self._table) > self._sweep_at:
+                for start, _, entry in self._table.since():
+                    if (region := entry()) is None or not region.mapped:
+                        self._table.remove(start)
+                self._sweep_at = 2 * len(self._table) + _MANY_NOTES
         finally:
             self._reading = False
+
+    def _enter(self, entry: weakref.ref[Region]) -> None:
+        region = entry()
+        if region is None or not region.mapped:
+            return
+        start = region.address
+        end = start + region.mapped_size
+        for old, _, _ in self._table.overlapping(start, end):
+            self._table.remove(old)
+        self._table.add(start, end, entry)
