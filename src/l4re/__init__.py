@@ -4,8 +4,10 @@ Programs share memory, call each other and notify each other through capabilitie
 and nothing else. A program starts with :func:`env`: what its parent gave it.
 """
 
+from l4re.boot import Task, spawn
 from l4re.cap import Capability
 from l4re.dataspace import Dataspace
+from l4re.environment import Env, env
 from l4re.errors import (
     AccessDenied,
     AddressNotAvailable,
@@ -55,6 +57,7 @@ from l4re.interface import (
     rpc,
 )
 from l4re.irq import Irq, IrqHandler
+from l4re.log import Log
 from l4re.rights import DsFlags, Rights, RmFlags
 from l4re.rm import Region, RegionMap
 from l4re.server import Caller, Limits, LoopEnd, ObjectRegistry, PortInfo, RegistryServer
@@ -79,6 +82,7 @@ __all__ = [
     "Closed",
     "Dataspace",
     "DsFlags",
+    "Env",
     "Epiface",
     "Err",
     "Exists",
@@ -93,6 +97,7 @@ __all__ = [
     "IrqHandler",
     "L4Error",
     "Limits",
+    "Log",
     "LoopEnd",
     "MemAlloc",
     "Message",
@@ -116,15 +121,18 @@ __all__ = [
     "ServerObject",
     "Svr",
     "Tag",
+    "Task",
     "cap_cast",
     "cap_dynamic_cast",
     "cap_reinterpret_cast",
+    "env",
     "error_from_code",
     "errtostr",
     "handle_meta_request",
     "new_channel",
     "raise_from_code",
     "rpc",
+    "spawn",
 ]
 
 __version__ = "0.1.0"
