@@ -24,6 +24,9 @@
 #ifndef RWF_NOSIGNAL
 #define RWF_NOSIGNAL 0x00000100
 #endif
+#ifndef SCM_PIDFD
+#define SCM_PIDFD 0x04                  /* Linux 6.5 */
+#endif
 #ifndef F_GET_SEALS
 #define F_GET_SEALS 1034
 #endif
@@ -68,15 +71,17 @@ ssize_t io_recv_flags(int fd, void *data, size_t size, int *fds, int *count, int
     struct iovec iov = {data, size};
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     ssize_t got;
+    bool sound = true;
     *count = 0;
-    do
+    do                                  /* ECONNRESET is said once, before what the other side left in the queue */
         got = recvmsg(fd, &message, flags | MSG_CMSG_CLOEXEC);
-    while (got < 0 && errno == EINTR && (flags & MSG_DONTWAIT));
+    while (got < 0 && (errno == ECONNRESET || (errno == EINTR && (flags & MSG_DONTWAIT))));
     if (got < 0)
-        return errno == ECONNRESET ? 0 : -errno;
+        return -errno;
     for (struct cmsghdr *head = CMSG_FIRSTHDR(&message); head; head = CMSG_NXTHDR(&message, head)) {
-        if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS)
+        if (head->cmsg_level != SOL_SOCKET || (head->cmsg_type != SCM_RIGHTS && head->cmsg_type != SCM_PIDFD))
             continue;
+        sound &= head->cmsg_type == SCM_RIGHTS;         /* whoever made our end may have asked for pidfds */
         int n = (int)((head->cmsg_len - CMSG_LEN(0)) / sizeof(int));
         for (int i = 0; i < n; i++) {
             int received;
@@ -88,7 +93,7 @@ ssize_t io_recv_flags(int fd, void *data, size_t size, int *fds, int *count, int
                 close(received);
         }
     }
-    if (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) {
+    if (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC) || !sound || (got == 0 && *count)) {
         io_close_all(fds, *count);
         *count = 0;
         return -EMSGSIZE;

@@ -7,8 +7,9 @@
  * may block (settle()). On waking the order is: clear the flag, drain the socket,
  * look at the page. What is readable is handled before an end is believed.
  *
- * The loop drops the GIL while it spins or sleeps. Another thread may then close
- * a source: its mapping and memory stay until the loop holds the GIL again. */
+ * The loop drops the GIL while it spins or sleeps, and a garbage collection may
+ * run wherever it makes an object. Either may close a source that the loop looks
+ * at: inside next() its mapping and memory stay until nobody can. */
 #include "page.h"
 
 #include <errno.h>
@@ -29,13 +30,13 @@ typedef struct source {
     struct source *next, *previous;     /* the loop's list, which owns a reference */
     PyObject *owner;
     int fd;
-    bool grave;                         /* closed while the loop was without the GIL */
     struct page *page;
     struct inbox inbox;
     uint64_t sequence;                  /* of the request being served */
     unsigned peer_cpu;
     int hot;                            /* index in the loop's hot list, or -1 */
     bool taken, one_way, broken;
+    bool parked;                        /* descriptors lie in the socket, their request is not posted */
     uint64_t requests;
 } Source;
 
@@ -43,8 +44,8 @@ struct loop {
     PyObject_HEAD
     int epoll;
     uint32_t generation;
-    bool inside, unlocked;              /* in next(); there without the GIL */
-    Source *sources, *graves;
+    bool inside;                        /* in next() */
+    Source *sources, *graves;           /* graves: closed inside next() */
     Source *hot[HOT];
     int hot_count, cursor, rounds;
     struct epoll_event events[BATCH];
@@ -95,7 +96,8 @@ static void source_drop(Source *s)
     Loop *l = s->loop;
     if (!l)
         return;
-    if (l->generation != leaf_generation()) {           /* the fork closed and unmapped everything */
+    bool foreign = l->generation != leaf_generation();
+    if (foreign) {                                      /* the fork closed and unmapped everything */
         s->page = NULL;
         s->fd = -1;
         s->inbox.count = 0;
@@ -116,8 +118,7 @@ static void source_drop(Source *s)
         s->next->previous = s->previous;
     s->previous = s->next = NULL;
     s->loop = NULL;
-    if (l->unlocked) {                                  /* the loop may be looking at it right now */
-        s->grave = true;
+    if (l->inside && !foreign) {                        /* the loop may be looking at it right now */
         s->next = l->graves;
         l->graves = s;
         return;
@@ -179,6 +180,12 @@ static Source *source_new(Loop *l, int fd, PyObject *owner, struct page *page)
 
 /* ---- requests ---- */
 
+static void watch_as(Source *s, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = s};
+    epoll_ctl(s->loop->epoll, EPOLL_CTL_MOD, s->fd, &event);
+}
+
 /* The request in the page, if there is one: a tuple, NULL without an exception if none. */
 static PyObject *take(Source *s)
 {
@@ -190,12 +197,14 @@ static PyObject *take(Source *s)
     uint64_t sequence = word >> 8;
     if (!atomic_compare_exchange_strong(&s->page->state, &word, word_of(sequence, TAKEN)))
         return NULL;                                    /* withdrawn this instant */
-    if (!page_read(s->page, &head) || (head.fds && !inbox_claim(&s->inbox, s->fd, sequence, head.fds))) {
+    if (!page_read(s->page, &head) || (head.fds ? !inbox_claim(&s->inbox, s->fd, sequence, head.fds) : s->inbox.count)) {
         s->broken = true;
         return NULL;
     }
-    if (!head.fds)
-        inbox_clear(&s->inbox);                         /* of a message that was withdrawn */
+    if (s->parked) {
+        s->parked = false;
+        watch_as(s, EPOLLIN);
+    }
     s->sequence = sequence;
     s->peer_cpu = head.cpu;
     s->one_way = head.flags & ONE_WAY;
@@ -236,17 +245,29 @@ static PyObject *scan(Loop *l)
 }
 
 /* One epoll event: a request, a ready descriptor, a session that ended, or NULL: nothing for Python. */
-static PyObject *handle(Source *s)
+static PyObject *handle(Source *s, uint32_t events)
 {
     if (!s->page)
         return PyTuple_Pack(2, s->owner, Py_None);
     heat(s);
-    for (int packets = 0; packets < BATCH && inbox_drain(&s->inbox, s->fd, false) && !posted(s); packets++)
-        ;                                               /* wake-ups of requests that were withdrawn */
+    for (int packets = 0; packets < BATCH; packets++) { /* wake-ups of requests that were withdrawn */
+        char kind;
+        bool there = posted(s);
+        if (!there && !(events & (EPOLLHUP | EPOLLERR)) && recv(s->fd, &kind, 1, MSG_PEEK | MSG_DONTWAIT) == 1 && kind == 'C') {
+            /* Descriptors ahead of their request stay where they are, in the account of whoever sent them:
+             * a client that never posts must not fill our table. Look again when something new comes. */
+            if (!s->parked)
+                watch_as(s, EPOLLIN | EPOLLET);
+            s->parked = true;
+            return NULL;
+        }
+        if (!inbox_drain(&s->inbox, s->fd, false) || there)
+            break;
+    }
     PyObject *request = take(s);
     if (request || PyErr_Occurred())
         return request;
-    s->broken |= s->inbox.broken;
+    s->broken |= s->inbox.broken || s->inbox.count;     /* descriptors, and the request that was there is not */
     if (s->broken || s->inbox.end) {
         cool(s);
         return PyTuple_Pack(2, s->owner, (PyObject *)s);
@@ -291,7 +312,6 @@ static int fetch(Loop *l, int64_t timeout)
     }
     struct timespec span = {timeout / 1000000000, timeout % 1000000000};
     l->sleeps++;
-    l->unlocked = true;
     Py_BEGIN_ALLOW_THREADS
     ready = (int)syscall(SYS_epoll_pwait2, l->epoll, l->events, BATCH, timeout < 0 ? NULL : &span, NULL, 0);
     error = errno;
@@ -300,7 +320,6 @@ static int fetch(Loop *l, int64_t timeout)
         error = errno;
     }
     Py_END_ALLOW_THREADS
-    l->unlocked = false;
     l->event_count = ready > 0 ? ready : 0;
     bury(l);
     if (ready < 0 && error != EINTR) {
@@ -330,7 +349,6 @@ static bool spin(Loop *l, int64_t timeout)
         now = io_now();
     } while (!found && now - start < first);
     if (!found && first < limit) {
-        l->unlocked = true;
         Py_BEGIN_ALLOW_THREADS
         do {
             for (int i = 0; i < 32 && !(found = any_posted(l)); i++)
@@ -338,7 +356,6 @@ static bool spin(Loop *l, int64_t timeout)
             now = io_now();
         } while (!found && !l->graves && now - start < limit);
         Py_END_ALLOW_THREADS
-        l->unlocked = false;
         bury(l);
         found = any_posted(l);
     }
@@ -363,7 +380,7 @@ static PyObject *next_event(Loop *l, int64_t timeout)
             struct epoll_event *event = &l->events[l->event_next++];
             if (!event->data.ptr)
                 continue;
-            PyObject *found = handle(event->data.ptr);
+            PyObject *found = handle(event->data.ptr, event->events);
             if (found || PyErr_Occurred())
                 return found;
         }
@@ -372,7 +389,7 @@ static PyObject *next_event(Loop *l, int64_t timeout)
             if (request || PyErr_Occurred())
                 return request;
         } else {
-            if (fetch(l, 0) < 0)
+            if (PyErr_CheckSignals() < 0 || stale(l) || fetch(l, 0) < 0)
                 return NULL;
             if (l->event_count)
                 continue;
@@ -385,7 +402,7 @@ static PyObject *next_event(Loop *l, int64_t timeout)
             left = 0;
         if (left && l->hot_count && spin(l, left))
             continue;
-        if (PyErr_CheckSignals() < 0)
+        if (PyErr_CheckSignals() < 0 || stale(l))       /* a signal handler may fork */
             return NULL;
         if (left) {
             if (raise_flags(l)) {
@@ -419,6 +436,7 @@ static PyObject *loop_next(Loop *l, PyObject *arg)
     }
     l->inside = true;
     PyObject *result = next_event(l, timeout);
+    bury(l);
     l->inside = false;
     return result;
 }
@@ -483,7 +501,7 @@ static void loop_release(Loop *l)
 static PyObject *loop_close(Loop *l, PyObject *unused)
 {
     (void)unused;
-    if (l->inside) {
+    if (l->inside && l->generation == leaf_generation()) {
         PyErr_SetString(PyExc_RuntimeError, "the loop runs; stop it first");
         return NULL;
     }
@@ -519,6 +537,10 @@ static PyObject *source_reply(Source *s, PyObject *const *args, Py_ssize_t count
         Py_RETURN_FALSE;
     if (!outgoing_parse(&message, args))
         return NULL;
+    if (!s->loop || !s->page || !s->taken) {            /* the parsing may have run foreign code */
+        outgoing_release(&message);
+        Py_RETURN_FALSE;
+    }
     s->taken = false;
     bool sent = true;
     if (message.count) {
@@ -568,7 +590,8 @@ static PyObject *source_mirrors(Source *s, PyObject *session)
         return NULL;
     uint64_t probe = (uint64_t)(uintptr_t)s ^ atomic_fetch_add(&nonce, 1) << 48;
     atomic_store(&page->probe, probe);
-    return PyBool_FromLong(s->loop && s->page && atomic_load(&s->page->probe) == probe);
+    return PyBool_FromLong(s->loop && s->page && s->loop->generation == leaf_generation() &&
+                           atomic_load(&s->page->probe) == probe);
 }
 
 static PyObject *source_owner(Source *s, void *closure)

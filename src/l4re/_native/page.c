@@ -78,8 +78,7 @@ static bool inbox_read(struct inbox *inbox, int sock, int flags, char *kind)
         return false;
     }
     *kind = packet.kind;
-    if (packet.kind == 'C' && got >= (ssize_t)offsetof(struct packet, text) && count) {
-        inbox_clear(inbox);
+    if (packet.kind == 'C' && got >= (ssize_t)offsetof(struct packet, text) && count && !inbox->count) {
         memcpy(inbox->fds, fds, sizeof(int) * (size_t)count);
         inbox->count = count;
         inbox->sequence = packet.sequence;

@@ -162,7 +162,8 @@ struct outgoing {
 bool outgoing_parse(struct outgoing *message, PyObject *const *args);
 void outgoing_release(struct outgoing *message);
 
-/* Read packets until one that wakes (true), nothing, or the end; blocks only for the first, and if told to. */
+/* Read packets until one that wakes (true), nothing, or the end; blocks only for the first, and if told to.
+ * Descriptors come one packet ahead of their message, never two: so it ends, whatever is sent. */
 bool inbox_drain(struct inbox *inbox, int sock, bool block);
 /* The descriptors of message `sequence`, which must have come first; false: they did not. */
 bool inbox_claim(struct inbox *inbox, int sock, uint64_t sequence, unsigned count);

@@ -25,7 +25,7 @@ typedef struct {
     uint32_t generation;
     int sock, watch;
     bool busy, closing, dead;           /* dead: never to be used again */
-    bool open_post;                     /* posted and neither collected nor withdrawn */
+    bool open_post, open_fds;           /* posted and neither collected nor withdrawn; with descriptors */
     unsigned peer_cpu;                  /* where the last reply was written, plus one: a hint */
     uint64_t calls, rings, sleeps;
 } Session;
@@ -187,8 +187,8 @@ static int await_state(Session *s, uint64_t wanted, int64_t timeout)
                     s->inbox.end = true;
             }
             Py_END_ALLOW_THREADS
-            if (ready == 0 && !look(s, wanted))
-                result = SEND_TIMEOUT;
+            if ((ready == 0 || (timeout >= 0 && io_now() - start >= timeout)) && !look(s, wanted))
+                result = SEND_TIMEOUT;                  /* also if the server keeps ringing for nothing */
             else
                 result = -2;                            /* woken: look again */
         }
@@ -234,8 +234,8 @@ static int begin(Session *s, struct outgoing *message, unsigned flags, int64_t t
             if (result == -EAGAIN)
                 return FULL;
             if (result == -EPIPE || result == -ECONNRESET) {
-                while (!s->inbox.end && !s->inbox.refused && !s->inbox.broken)
-                    inbox_drain(&s->inbox, s->sock, false);
+                for (int i = 0; i < 1024 && !s->inbox.refused && inbox_drain(&s->inbox, s->sock, false); i++)
+                    ;                                   /* its last word, if it left one */
                 return s->inbox.refused ? REFUSED : GONE;
             }
             errno = -result;
@@ -302,13 +302,13 @@ static PyObject *session_call(Session *s, PyObject *const *args, Py_ssize_t coun
     }
     int64_t timeout = PyLong_AsLongLong(args[5]);
     long flags = PyLong_AsLong(args[6]);
-    if (PyErr_Occurred())
+    if (PyErr_Occurred() || !outgoing_parse(&message, args))
         return NULL;
-    int status = usable(s);
-    if (status)
+    int status = usable(s);                             /* after the parsing, which may have run foreign code */
+    if (status) {
+        outgoing_release(&message);
         return PyLong_FromLong(status);
-    if (!outgoing_parse(&message, args))
-        return NULL;
+    }
     s->busy = true;
     status = begin(s, &message, (unsigned)flags, timeout);
     unsigned fds = (unsigned)message.count;
@@ -331,12 +331,15 @@ static PyObject *session_post(Session *s, PyObject *const *args, Py_ssize_t coun
         PyErr_SetString(PyExc_TypeError, "post takes label, words, data, items and fds");
         return NULL;
     }
-    int status = usable(s);
-    if (status)
-        return PyLong_FromLong(status);
     if (!outgoing_parse(&message, args))
         return NULL;
+    int status = usable(s);
+    if (status) {
+        outgoing_release(&message);
+        return PyLong_FromLong(status);
+    }
     s->busy = true;
+    s->open_fds = message.count > 0;
     status = begin(s, &message, 0, 0);
     outgoing_release(&message);
     if (status) {
@@ -374,7 +377,7 @@ static PyObject *session_withdraw(Session *s, PyObject *unused)
     bool back = false;
     if (s->open_post && s->page && s->generation == leaf_generation()) {
         back = withdraw(s);
-        s->dead |= !back;
+        s->dead |= !back || s->open_fds;                /* descriptors cannot be taken back */
         s->open_post = false;
         leave(s, NULL);
     }
@@ -432,7 +435,8 @@ static void session_dealloc(Session *s)
 
 struct page *session_page(PyObject *session)
 {
-    if (Py_TYPE(session) != session_type || !((Session *)session)->page) {
+    if (Py_TYPE(session) != session_type || !((Session *)session)->page ||
+        ((Session *)session)->generation != leaf_generation()) {
         PyErr_SetString(PyExc_TypeError, "an open Session is needed");
         return NULL;
     }
