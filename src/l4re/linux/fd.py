@@ -61,10 +61,9 @@ class Fd:
         return Fd(number, guarded=self._generation >= 0, what=self.what)
 
     def detach(self) -> int:
-        """Give the number away; the caller owns it now."""
+        """Give the number away, guarded if it was; the caller owns it now."""
         fd = self.fileno()
         self._fd = -1
-        leaf.unguard(fd)
         return fd
 
     def close(self) -> None:
