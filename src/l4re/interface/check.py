@@ -99,7 +99,7 @@ def _check_types(where: str, spec: MethodSpec, implementation: Any, theirs: list
 def _compatible(given: Any, wanted: Any) -> bool:
     """Whether a ``given`` may stand where ``wanted`` is expected, as far as plain classes tell."""
     given, wanted = _plain(given), _plain(wanted)
-    if given == wanted or not isinstance(given, type) or not isinstance(wanted, type):
+    if given == wanted or Any in (given, wanted) or not isinstance(given, type) or not isinstance(wanted, type):
         return True
     return issubclass(given, wanted) or (wanted is float and issubclass(given, int))
 
