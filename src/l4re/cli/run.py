@@ -1,0 +1,88 @@
+"""``l4re run``: a boot script and the system it starts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import ClassVar
+
+__all__ = ["Run"]
+
+_MISUSED = 2
+
+
+class Run:
+    """Run a boot script and everything it starts, until all of it has ended.
+
+    SCRIPT is written in Lua, in the language of L4Re's loader ned. The programs it names as rom/NAME are looked
+    for in the rom folders: a file NAME, or NAME.py, which is run with this Python.
+
+    What the programs print comes out line by line under their tags. Ctrl-C ends all of them. The exit status is
+    that of the first program that failed; 2 if the script could not be run.
+    """
+
+    name: ClassVar[str] = "run"
+    usage: ClassVar[str] = "l4re run SCRIPT [--rom DIR ...] [--no-color] [-- ARGS]"
+
+    @staticmethod
+    def arguments(parser: argparse.ArgumentParser) -> None:
+        """Say which arguments it takes."""
+        parser.add_argument("script", metavar="SCRIPT", nargs="?", help="the boot script")
+        parser.add_argument(
+            "--rom",
+            metavar="DIR",
+            nargs="+",
+            action="extend",
+            default=[],
+            help="where programs and modules are looked for, in this order (default: the script's own folder)",
+        )
+        parser.add_argument(
+            "--no-color", dest="color", action="store_false", help="no colours, also on a terminal (as NO_COLOR does)"
+        )
+        parser.add_argument("words", metavar="-- ARGS", nargs="*", help="arg[1], arg[2], ... in the script")
+
+    @staticmethod
+    def run(options: argparse.Namespace, words: Sequence[str]) -> int:
+        """Run the script."""
+        script, rom = options.script, options.rom
+        if script is None and len(rom) > 1:
+            script = rom.pop()  # `l4re run --rom DIR SCRIPT`: the last word is the script
+        if script is None:
+            options.parser.error("SCRIPT is missing")
+        if options.words:
+            options.parser.error(f"what is {options.words[0]!r}? Arguments for the script come behind --")
+        from l4re.errors import L4Error
+        from l4re.log import Console
+        from l4re.moe import Root
+        from l4re.ned import ScriptError
+        from l4re.ned import run as run_script
+
+        console = Console(colours=None if options.color else False, on_broken=lambda: root.stop(signal.SIGPIPE))
+        root = Root(console)
+        try:
+            status = run_script(script, rom=rom, arguments=words, root=root)
+        except (ScriptError, L4Error) as error:
+            print(f"l4re: {error}", file=sys.stderr)
+            status = _MISUSED
+        except OSError as error:
+            print(f"l4re: {error.filename or script}: {error.strerror}", file=sys.stderr)
+            status = _MISUSED
+        finally:
+            root.close()
+        return status if console.error is None else _broken(console.error)
+
+
+def _broken(error: Exception) -> int:
+    """Leave without another word on an output that nobody reads; say why if it is something else."""
+    if not isinstance(error, BrokenPipeError):
+        print(f"l4re: cannot write the output: {error}", file=sys.stderr)
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+    except OSError:
+        pass
+    return 128 + signal.SIGPIPE if isinstance(error, BrokenPipeError) else 1

@@ -1,0 +1,180 @@
+"""The root of one run.
+
+A signal or a broken output never interrupts anything here: it leaves a note and wakes whoever waits. So a start or
+a hand-over is done or not begun, never half.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic
+from types import FrameType
+
+from l4re._native import leaf
+from l4re.boot import Command, Grant, Task, launch
+from l4re.linux.packets import waker
+from l4re.linux.process import wait_any
+from l4re.log import Console, Multiplexer, Tag
+
+__all__ = ["Root", "Stopped"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(Exception):
+    """The run is to end, because of the signal ``number``."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+class Root:
+    """Starts programs, shows their output, waits for them. For one thread; only `stop` may come from elsewhere.
+
+    Leaving ``with`` ends every program that still runs and prints what is left to print.
+    """
+
+    #: Seconds a program has after a signal was passed on.
+    GRACE = 2.0
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._log = Multiplexer(self._console)
+        self._running: list[Task] = []
+        self._wake, self._waker = waker()
+        self._stops: list[int] = []
+        self._status = 0
+
+    @property
+    def console(self) -> Console:
+        """Where the programs' lines come out."""
+        return self._console
+
+    @property
+    def status(self) -> int:
+        """The exit status of the first program that failed; 0 as long as none did."""
+        return self._status
+
+    @property
+    def running(self) -> tuple[Task, ...]:
+        """The programs that nobody has seen end."""
+        return tuple(self._running)
+
+    def start(self, command: Command, *, grants: Mapping[str, Grant], env: Mapping[str, str], log: Tag) -> Task:
+        """Start a program; errors are those of :func:`l4re.boot.launch`."""
+        self.check()
+        task = launch(command, grants=grants, env=env, log=log, multiplexer=self._log)
+        self._running.append(task)
+        return task
+
+    def wait(self, task: Task) -> int:
+        """Wait until ``task`` has ended and return its exit status.
+
+        Raises:
+            Stopped: the run is to end.
+        """
+        while task.returncode is None:
+            self._wait_for([task], None)
+            self.check()
+        return self._ended(task)
+
+    def next_ended(self) -> Task | None:
+        """Wait until some program has ended and return its task, None if none runs any more.
+
+        Raises:
+            Stopped: the run is to end.
+        """
+        while self._running:
+            for task in self._running:
+                if task.returncode is not None:
+                    self._ended(task)
+                    return task
+            self._wait_for(self._running, None)
+            self.check()
+        return None
+
+    def kill(self, task: Task) -> None:
+        """End a program because the script wants it to end: that is no failure."""
+        task.kill()
+        task.wait()
+        if task in self._running:
+            self._running.remove(task)
+
+    def check(self) -> None:
+        """Raise `Stopped` if the run is to end."""
+        if self._stops:
+            raise Stopped(self._stops[0])
+
+    def stop(self, number: int) -> None:
+        """Say that the run is to end as if by signal ``number``; a second time: at once. From any thread."""
+        self._stops.append(number)
+        leaf.trigger(self._waker.fileno())
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Let SIGINT, SIGTERM and SIGHUP stop the run, in the main thread; elsewhere nothing changes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self.stop(number)
+
+        before = {number: signal.signal(number, note) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def end(self, number: int) -> None:
+        """Pass a signal on to every program, wait a little, and end those that still run."""
+        if number != signal.SIGKILL:
+            self._log.hush()
+            for task in self._running:
+                task.signal(number)
+                task.signal(signal.SIGCONT)
+            until = monotonic() + self.GRACE
+            while self._still_running() and len(self._stops) < 2 and (left := until - monotonic()) > 0:
+                leaf.drain(self._wake.fileno())
+                self._wait_for(self._running, left)
+        for task in self._running:
+            task.kill()
+        for task in self._running:
+            task.wait()
+        self._running = []
+        self._log.flush(self.GRACE)
+
+    def close(self) -> None:
+        """End every program that still runs, and print what is left to print."""
+        self.end(signal.SIGKILL)
+        self._log.close()
+        self._wake.close()
+        self._waker.close()
+
+    def __enter__(self) -> Root:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Root of {len(self._running)} programs>"
+
+    def _still_running(self) -> bool:
+        self._running = [task for task in self._running if task.returncode is None]
+        return bool(self._running)
+
+    def _wait_for(self, tasks: list[Task], timeout: float | None) -> None:
+        wait_any([self._wake.fileno(), *(task.fileno() for task in tasks)], timeout)
+
+    def _ended(self, task: Task) -> int:
+        status = task.wait()
+        if task in self._running:
+            self._running.remove(task)
+            self._status = self._status or status
+        return status
