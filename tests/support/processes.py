@@ -30,7 +30,7 @@ from l4re.testing import wait_until
 
 __all__ = [
     "PATIENCE", "UNPRIVILEGED", "Background", "Child", "Echo", "Link", "Running", "asleep_in_call", "descriptors",
-    "fork", "processes",
+    "direct_line", "fork", "processes",
 ]  # fmt: skip
 
 #: How long anything may take before a test fails; nothing is measured by it.
@@ -82,11 +82,34 @@ class Link:
             raise TimeoutError(f"nothing was said within {timeout} s")
         return leaf.recv(self._fd.fileno()) or (b"", ())
 
+    def unheard(self) -> int:
+        """Bytes that were said here and have not been heard there."""
+        import array
+        import fcntl
+        import termios
+
+        answer = array.array("i", [0])
+        fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, answer)
+        return answer[0]
+
     def fileno(self) -> int:
         return self._fd.fileno()
 
     def close(self) -> None:
         self._fd.close()
+
+
+@contextmanager
+def direct_line() -> Iterator[tuple[Link, Link]]:
+    """Yield both ends of a line between two children; fork both within the block."""
+    ends = leaf.channel()
+    leaf.unguard(ends[1])
+    links = Link(ends[0], guarded=False), Link(ends[1], guarded=False)
+    try:
+        yield links
+    finally:
+        for link in links:
+            link.close()
 
 
 class Child:
@@ -139,6 +162,11 @@ class Child:
             return name is not None and (not calls or name.startswith(calls))
 
         wait_until(waiting, PATIENCE, "the child to wait")
+
+    def wait_until_its_link_is_empty(self) -> None:
+        """Wait until it has heard what it was told, and sleeps again: in the next thing it does."""
+        wait_until(lambda: self.link.unheard() == 0, PATIENCE, "the child to listen")
+        self.wait_until_waiting()
 
     def kill(self) -> float:
         """Kill with -9, and return when that was (``time.monotonic``)."""
