@@ -11,7 +11,6 @@ import errno
 import operator
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, NoReturn, TypeVar
 
-from l4re._native.leaf import Mapping
 from l4re.cap import Capability, Export, register_kind
 from l4re.errors import (
     AccessDenied,
@@ -26,7 +25,7 @@ from l4re.errors import (
     PermissionDenied,
 )
 from l4re.linux import maps, memfd
-from l4re.linux.memfd import Seal
+from l4re.linux.memfd import Mapping, Seal
 from l4re.rights import DsFlags, Rights
 from l4re.wire.items import ItemKind
 
@@ -95,7 +94,8 @@ class Dataspace(Capability):
     # ---- ownership ----
 
     # Whoever uses the descriptor holds a reference to its owner for that time, and close() only drops ours. So
-    # the number cannot be given to a stranger while a system call of another thread is on its way.
+    # the number cannot be given to a stranger while a system call of another thread is on its way. The references
+    # are deleted on the way out, or a traceback would keep the descriptor open; helpers that raise get the number.
     def _use(self) -> Fd:
         fd = self._fd
         if fd is None:
@@ -270,19 +270,19 @@ class Dataspace(Capability):
             try:
                 memfd.add_seals(fd.fileno(), seals)
             except OSError as error:
-                self._explain_seal(fd, error, verb)
+                self._explain_seal(fd.fileno(), error, verb)
         finally:
             del fd
 
-    def _explain_seal(self, fd: Fd, error: OSError, verb: str) -> NoReturn:
+    def _explain_seal(self, fd: int, error: OSError, verb: str) -> NoReturn:
         if error.errno == errno.EBUSY:
-            writers = maps.writers_of(fd.fileno())
+            writers = maps.writers_of(fd)
             where = ", ".join(f"{w.start:#x} ({w.end - w.start} bytes)" for w in writers)
             who = f"this process at {where}; detach first" if writers else "another process"
             raise Busy(f"cannot freeze while the memory is mapped for writing by {who}") from error
-        if error.errno == errno.EPERM and memfd.get_seals(fd.fileno()) & Seal.SEAL:
+        if error.errno == errno.EPERM and memfd.get_seals(fd) & Seal.SEAL:
             raise PermissionDenied(
-                f"cannot {verb}: this memory was handed out read-write, and that settled its seals. "
+                f"cannot {verb}: this memory was handed out read-write, and that settles its seals. "
                 "Allocate with MemAlloc.F.SEALABLE to keep the choice, and share it read-only (ds.ro)"
             ) from error
         raise L4Error(f"cannot {verb}: {error.strerror}") from error
@@ -299,13 +299,6 @@ class Dataspace(Capability):
     def _require_write(self) -> None:
         if not self._writable:
             raise AccessDenied(wanted=Rights.W, held=Rights.R)
-
-    def _write_at(self, fd: Fd, offset: int, data: bytes | memoryview) -> None:
-        try:
-            memfd.write_at(fd.fileno(), offset, data)
-        except PermissionError as error:
-            seals = memfd.get_seals(fd.fileno()) & _ANY_WRITE
-            raise AccessDenied(_sealed_text(seals), wanted=Rights.W, held=Rights.R) from error
 
     def read(self, offset: int, size: int) -> bytes:
         """Return a copy of ``size`` bytes.
@@ -330,9 +323,10 @@ class Dataspace(Capability):
         try:
             self._require_write()
             if not isinstance(data, bytes):
-                data = memoryview(data).cast("B")
+                view = memoryview(data)
+                data = view.cast("B") if view.nbytes else b""
             offset, _ = self._range(offset, len(data))
-            self._write_at(fd, offset, data)
+            _write_at(fd.fileno(), offset, data)
         finally:
             del fd
 
@@ -354,11 +348,11 @@ class Dataspace(Capability):
                     f"cannot clear {size} bytes from offset {offset}: the dataspace has {self._size} bytes"
                 )
             end = max(offset, min(offset + size, self._size))
-            if self._seals() & _ANY_WRITE:
-                self._write_at(fd, 0, b"\0")  # raises; a hole would hide it
+            if seals := memfd.get_seals(fd.fileno()) & _ANY_WRITE:
+                raise AccessDenied(_sealed_text(seals), wanted=Rights.W, held=Rights.R)
             for begin, after in memfd.extents(fd.fileno(), offset, end):
                 for at in range(begin, after, _CHUNK):
-                    self._write_at(fd, at, _ZEROS[: min(_CHUNK, after - at)])
+                    _write_at(fd.fileno(), at, _ZEROS[: min(_CHUNK, after - at)])
             return end - offset
         finally:
             del fd
@@ -388,7 +382,7 @@ class Dataspace(Capability):
                 steps = range(0, size, _CHUNK)
                 for at in reversed(steps) if dst > src else steps:
                     data = memfd.read_at(source.fileno(), src + at, min(_CHUNK, size - at))
-                    self._write_at(fd, dst + at, data)
+                    _write_at(fd.fileno(), dst + at, data)
                 return size
             finally:
                 del source
@@ -438,9 +432,9 @@ class Dataspace(Capability):
                     return kind(fd.fileno(), size, offset, True, addr, align, eager, self._hints.huge)
                 except PermissionError as error:
                     if writable or not memfd.get_seals(fd.fileno()) & _ANY_WRITE:
-                        self._explain_map(fd, error, size, True, addr)
+                        self._explain_map(fd.fileno(), error, size, True, addr)
                 except OSError as error:
-                    self._explain_map(fd, error, size, True, addr)
+                    self._explain_map(fd.fileno(), error, size, True, addr)
             # Through a read-only descriptor, so that nothing can make the pages writable later.
             try:
                 reader = self.ro._use()
@@ -449,14 +443,14 @@ class Dataspace(Capability):
             try:
                 return kind(reader.fileno(), size, offset, False, addr, align, eager, self._hints.huge)
             except OSError as error:
-                self._explain_map(reader, error, size, False, addr)
+                self._explain_map(reader.fileno(), error, size, False, addr)
             finally:
                 del reader
         finally:
             del fd
 
-    def _explain_map(self, fd: Fd, error: OSError, size: int, writable: bool, addr: int) -> NoReturn:
-        if writable and error.errno == errno.EPERM and (seals := memfd.get_seals(fd.fileno()) & _ANY_WRITE):
+    def _explain_map(self, fd: int, error: OSError, size: int, writable: bool, addr: int) -> NoReturn:
+        if writable and error.errno == errno.EPERM and (seals := memfd.get_seals(fd) & _ANY_WRITE):
             raise PermissionDenied(_sealed_text(seals), wanted=Rights.RW, held=Rights.R) from error
         if addr:
             there = maps.occupants(addr, addr + size)
@@ -505,6 +499,14 @@ class Dataspace(Capability):
         except PermissionError:
             pass  # they are sealed already
         self._handed_out = True
+
+
+def _write_at(fd: int, offset: int, data: bytes | memoryview) -> None:
+    try:
+        memfd.write_at(fd, offset, data)
+    except PermissionError as error:
+        seals = memfd.get_seals(fd) & _ANY_WRITE
+        raise AccessDenied(_sealed_text(seals), wanted=Rights.W, held=Rights.R) from error
 
 
 def _whole_pages(size: int) -> int:

@@ -67,7 +67,11 @@ class MemAlloc:
             raise OutOfMemory(f"wanted {size} bytes of memory, this machine or its cgroup can give {there}")
         fd = memfd.create(size, name)
         if wishes & _RESERVE:
-            memfd.reserve(fd.fileno(), size)
+            try:
+                memfd.reserve(fd.fileno(), size)
+            except BaseException:
+                fd.close()
+                raise
         return Dataspace(fd, size, name=name, hints=hints)
 
     def _hints(self, wishes: int, align: int) -> Hints:

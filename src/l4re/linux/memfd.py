@@ -14,11 +14,13 @@ from fcntl import F_GETFL, fcntl
 from typing import NamedTuple
 
 from l4re._native import leaf
+from l4re._native.leaf import Mapping
 from l4re.errors import InvalidArgument, L4Error, NotSupported, OutOfMemory
 from l4re.linux.fd import Fd
 
 __all__ = [
     "PAGE_SIZE",
+    "Mapping",
     "MemfdInfo",
     "MemoryFd",
     "Seal",
@@ -189,7 +191,7 @@ def write_at(fd: int, offset: int, data: bytes | memoryview) -> None:
             raise
         # Somebody we share the open file with set O_APPEND: pwrite() ignores the offset then, a mapping does not.
         below = offset % PAGE_SIZE
-        window = leaf.Mapping(fd, below + len(data), offset - below, True)
+        window = Mapping(fd, below + len(data), offset - below, True)
         memoryview(window)[below:] = data
         window.unmap()
 

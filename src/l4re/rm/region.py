@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from l4re._native.leaf import Mapping
 from l4re.errors import Closed, InvalidArgument, L4Error, OutOfRange
+from l4re.linux.memfd import Mapping
 from l4re.rights import RmFlags
 
 if TYPE_CHECKING:

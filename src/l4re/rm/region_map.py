@@ -111,6 +111,8 @@ class RegionMap:
         eager = False
         if flags is not None:
             writable, eager = self._wishes(int(flags), addr)
+            if addr == 0 and int(flags) & _SEARCH:  # as upstream's programs say it
+                addr = None
         if offset:
             offset = operator.index(offset)
         if size is not None:
