@@ -16,7 +16,7 @@ from l4re.cap.capability import Capability
 from l4re.errors import InvalidArgument, MessageTooLong
 from l4re.linux.fd import Fd, take
 from l4re.rights import Rights
-from l4re.wire.items import ItemKind, pack_item, unpack_item
+from l4re.wire.items import ITEM_BYTES, ItemKind, pack_item, unpack_item
 
 __all__ = ["MAX_CAPS", "Export", "Importer", "export_all", "import_all", "import_capability", "register_kind"]
 
@@ -82,9 +82,11 @@ def import_capability(kind: int, rights: Rights, value: int, fds: tuple[Fd, ...]
         raise InvalidArgument(f"received a capability of kind {kind}, which this version does not know") from None
     try:
         return importer(rights, value, fds)
-    except BaseException:
+    except BaseException as error:
         for fd in fds:
             fd.close()
+        if isinstance(error, (OSError, OverflowError)):
+            raise InvalidArgument(f"received a capability that the kernel does not confirm: {error}") from error
         raise
 
 
@@ -125,12 +127,16 @@ def import_all(words: bytes, fds: Iterable[int]) -> tuple[Capability | None, ...
     caps: list[Capability | None] = []
     used = 0
     try:
-        for at in range(0, len(words), 16):
-            kind, rights, count, value = unpack_item(words[at : at + 16])
+        for at in range(0, len(words), ITEM_BYTES):
+            kind, rights, count, value = unpack_item(words[at : at + ITEM_BYTES])
             mine = owners[used : used + count]
             if len(mine) != count:
-                raise InvalidArgument(f"item {at // 16} names {count} descriptors, {len(mine)} arrived")
+                raise InvalidArgument(f"item {at // ITEM_BYTES} names {count} descriptors, {len(mine)} arrived")
             used += count
+            if rights & ~Rights.RWSD:
+                for fd in mine:
+                    fd.close()
+                raise InvalidArgument(f"item {at // ITEM_BYTES} carries rights {rights:#x}, which do not exist")
             if kind == ItemKind.VOID and not count:
                 caps.append(None)
             else:

@@ -63,7 +63,9 @@ class Message:
         return Tag.make(self._label, len(self.words) // 8, len(self.caps))
 
     def __repr__(self) -> str:
-        return f"<Message label={self._label} {len(self.words) // 8} words, {len(self.data)} bytes, {len(self.caps)} caps>"
+        return (
+            f"<Message label={self._label} {len(self.words) // 8} words, {len(self.data)} bytes, {len(self.caps)} caps>"
+        )
 
 
 class Gate(Capability):
@@ -109,13 +111,12 @@ class Gate(Capability):
             try:
                 answer = cast(Any, session.call(label, b"", data, 0, None, -1, 0))
             except ValueError:
-                answer = None
+                _check_size(b"", data, caps)
+                raise  # a signal handler's
             if answer.__class__ is tuple and not answer[3]:
                 if answer[0] >= 0:
                     return Message(*answer)
                 raise error_from_code(answer[0], answer[2].decode(errors="replace"))
-            if answer is None:
-                _check_size(b"", data, caps)
             reply = self._finish(session, answer, label, b"", data, caps, None, False)
         else:
             reply = self._slow(label, b"", data, caps, timeout, False)
@@ -168,7 +169,13 @@ class Gate(Capability):
         return await transact(self, label, words, data, caps, timeout)
 
     def _slow(
-        self, label: int, words: bytes, data: Any, caps: Sequence[Capability | None], timeout: float | None, oneway: bool
+        self,
+        label: int,
+        words: bytes,
+        data: Any,
+        caps: Sequence[Capability | None],
+        timeout: float | None,
+        oneway: bool,
     ) -> Answer:
         """Call on any path there is, opening one if there is none."""
         _check_size(words, data, caps)
@@ -177,6 +184,9 @@ class Gate(Capability):
             session = self._sessions.get(get_ident())
             if session is None:
                 session = self._open(deadline)
+                if self.closed:
+                    session.close()
+                    raise Closed("this gate was closed")
                 self._sessions[get_ident()] = session
                 remember(self)
             items, fds, exports = export_all(caps) if caps else (b"", None, [])
@@ -186,11 +196,14 @@ class Gate(Capability):
                 left = -1 if deadline is None else nanoseconds_left(deadline)
                 answer = session.call(label, payload, data, len(items) // ITEM_BYTES, fds, left, oneway)
                 if answer == leaf.BUSY:  # a nested call of this thread, from a signal handler or a finalizer
-                    spare = self._spare(deadline)
+                    session = spare = self._spare(deadline)
+                    left = -1 if deadline is None else nanoseconds_left(deadline)
                     try:
                         answer = spare.call(label, payload, data, len(items) // ITEM_BYTES, fds, left, oneway)
                     finally:
-                        if not spare.dead:
+                        if spare.dead or self.closed:
+                            spare.close()
+                        else:
                             self._spares.append(spare)
                 sent = answer.__class__ is tuple or answer in (0, leaf.RECEIVE_TIMEOUT)
             finally:
@@ -201,7 +214,15 @@ class Gate(Capability):
             self._forget(session)
 
     def _finish(
-        self, session: CallPath, answer: Any, label: int, words: bytes, data: Any, caps: Any, deadline: int | None, oneway: bool
+        self,
+        session: CallPath,
+        answer: Any,
+        label: int,
+        words: bytes,
+        data: Any,
+        caps: Any,
+        deadline: int | None,
+        oneway: bool,
     ) -> Answer:
         """Make an answer of what the leaf returned, or the error that says what happened."""
         if answer.__class__ is tuple:
@@ -211,13 +232,16 @@ class Gate(Capability):
             cut = len(answer[1]) - ITEM_BYTES * items
             try:
                 return answer[0], answer[1][:cut], answer[2], import_all(answer[1][cut:], fds)
-            except InvalidArgument:
+            except InvalidArgument as error:
                 self._forget(session)
-                raise
+                raise IpcError(
+                    f"{self!r}: the server sent what it should not; the session was given up: {error}"
+                ) from error
         if answer == 0:
             return 0, b"", b"", ()
-        if answer in (leaf.STALE, leaf.CLOSED) and not self.closed:
-            self._forget(session)
+        if answer in (leaf.STALE, leaf.CLOSED, leaf.BUSY) and not self.closed:
+            if answer != leaf.BUSY:
+                self._forget(session)
             timeout = None if deadline is None else nanoseconds_left(deadline) / 1e9
             return self._slow(label, words, data, caps, timeout, oneway)
         if answer != leaf.SEND_TIMEOUT or getattr(session, "dead", False):
@@ -244,14 +268,16 @@ class Gate(Capability):
 
     def _open(self, deadline: int | None) -> CallPath:
         """Open a session; the handshake queues in the port if no server runs yet."""
-        port = self.fileno()
         while True:
+            watch, port = self._link.pidfd, self.fileno()  # anew each time: another thread may have closed it
             try:
-                session = leaf.open_session(port, self._link.pidfd)
+                session = leaf.open_session(port, watch)
             except (BrokenPipeError, ConnectionResetError):
                 raise self._refusal() from None
             except OSError as error:
-                raise OutOfMemory(f"cannot open a session: {error.strerror}; raise the limit or close something") from error
+                raise OutOfMemory(
+                    f"cannot open a session: {error.strerror}; raise the limit or close something"
+                ) from error
             if session is not None:
                 break
             if leaf.wait((~port,), -1 if deadline is None else nanoseconds_left(deadline)) < 0:
@@ -368,4 +394,3 @@ def _import_gate(rights: Rights, value: int, fds: tuple[Fd, ...]) -> Gate:
 
 
 register_kind(ItemKind.GATE, _import_gate)
-

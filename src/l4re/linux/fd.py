@@ -8,13 +8,14 @@ speak to a stranger.
 from __future__ import annotations
 
 import os
+import resource
 from types import TracebackType
 from typing import Self
 
 from l4re._native import leaf
 from l4re.errors import Closed
 
-__all__ = ["Fd", "take"]
+__all__ = ["Fd", "plenty_left", "take"]
 
 
 class Fd:
@@ -86,11 +87,22 @@ class Fd:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
         return f"<Fd {'closed' if self.closed else self._fd} {self.what}>"
+
+
+def plenty_left(fd: int) -> bool:
+    """Return whether, after ``fd`` came in, a good part of the descriptors this process may have is still free.
+
+    The kernel gives the lowest free number, so a high one means that most below it are in use.
+    """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return most == resource.RLIM_INFINITY or fd < most - most // 4
 
 
 def take(fds: tuple[int, ...], *, guarded: bool = False, what: str = "received descriptor") -> tuple[Fd, ...]:

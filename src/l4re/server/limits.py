@@ -12,9 +12,13 @@ class Limits:
     """Bounds that a :class:`RegistryServer` keeps; whoever goes beyond gets an error that names the limit.
 
     ``ports`` counts all ports of one object, derived ones included; ``depth`` how often a capability may be
-    handed on, one from the other; ``sessions`` the threads that may call over one port at a time.
+    handed on, one from the other; ``sessions`` the threads that may call over one port at a time. ``holder``
+    counts the ports and sessions of one holder together with those of everybody it handed the capability on
+    to, so that no holder can take all there is; the gate made with the receive right, from which all others
+    are derived, is exempt. Besides, a quarter of the descriptors of the process stays free.
     """
 
     ports: int = 4096
     depth: int = 64
     sessions: int = 1024
+    holder: int = 2048

@@ -36,9 +36,7 @@ class DirectPath:
         self._binding = weakref.ref(binding)
         self._low = low
 
-    def call(
-        self, label: int, words: bytes, data: Any, items: int, fds: Any, timeout_ns: int, flags: int, /
-    ) -> object:
+    def call(self, label: int, words: bytes, data: Any, items: int, fds: Any, timeout_ns: int, flags: int, /) -> object:
         """Serve one message now."""
         binding = self._binding()
         if binding is None or binding.server.closed:

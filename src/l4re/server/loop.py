@@ -38,6 +38,9 @@ __all__ = ["Caller", "LoopEnd", "RegistryServer"]
 
 log = logging.getLogger("l4re.server")
 
+#: Rounds that empty the queue of any port, whatever is in it.
+ROUNDS = 64
+
 #: Requests handled in one step before an outer event loop has its turn.
 STEP = 256
 
@@ -231,7 +234,9 @@ class RegistryServer:
         self._check()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     # ---- the loop ----
@@ -297,7 +302,13 @@ class RegistryServer:
             return self._failed(binding, error)
 
     def _reply_with_caps(
-        self, binding: Binding, session: leaf.Source, label: int, words: bytes, data: bytes, caps: Sequence[Capability | None]
+        self,
+        binding: Binding,
+        session: leaf.Source,
+        label: int,
+        words: bytes,
+        data: bytes,
+        caps: Sequence[Capability | None],
     ) -> None:
         try:
             items, fds, exports = export_all(caps)
@@ -327,8 +338,8 @@ class RegistryServer:
         """The reply in place of one that does not fit a message."""
         size, words = len(answer[2]), len(answer[1])
         text = (
-            f"the reply of {type(binding.object).__name__} has {size} bytes and {words // 8} words; at most {MAX_DATA} bytes "
-            f"and 63 words (2 for each capability) fit a message: share a dataspace instead"
+            f"the reply of {type(binding.object).__name__} has {size} bytes and {words // 8} words; at most {MAX_DATA} "
+            f"bytes and 63 words (2 for each capability) fit a message: share a dataspace instead"
         )
         log.error("%s", text, exc_info=None if isinstance(error, ValueError) else error)
         return -int(Err.EMSGTOOLONG), b"", text.encode(), 0, None
@@ -364,8 +375,9 @@ class RegistryServer:
         """Return a direct path when ``session`` was just opened to one of our own ports."""
         for binding in list(self.registry._bindings.values()):
             for port in list(binding.ports.values()):
-                if not port.end.closed:
-                    port.ready()
+                for _ in range(ROUNDS):  # our handshake is behind whatever else is queued, and that is bounded
+                    if port.end.closed or not port.ready():
+                        break
         for binding in self.registry._bindings.values():
             for port in binding.ports.values():
                 for source in port.sessions:
@@ -391,7 +403,9 @@ class _Running:
         self._before = this_thread.loop
         this_thread.loop = server
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         server = self._server
         this_thread.loop = self._before
         server._thread = None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from l4re._native import leaf
 from l4re.errors import Err
-from l4re.linux.fd import Fd, take
+from l4re.linux.fd import Fd, plenty_left, take
 from l4re.rights import Rights
 from l4re.wire.port import PortKind, PortMessage, pack_refusal
 
@@ -32,7 +32,11 @@ _WRITE_SEALS = 0x0008 | 0x0010  # F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
 
 @dataclass(frozen=True, slots=True)
 class PortInfo:
-    """What the server knows of one holder. ``parent`` is the port it was derived from (its ``id``), or None."""
+    """What the server knows of one holder.
+
+    ``parent`` is the ``id`` of the port it was derived from, or None. That one may be gone already and not
+    be listed any more; ``revoke`` still knows it.
+    """
 
     id: int
     label: int
@@ -54,10 +58,22 @@ class Binding:
         self.ports: dict[int, Port] = {}
 
     def open(
-        self, end: Fd, label: int, rights: Rights, *, parent: Port | None = None, owner: bool = False, counts: bool = True
+        self,
+        end: Fd,
+        label: int,
+        rights: Rights,
+        *,
+        parent: Port | None = None,
+        owner: bool = False,
+        counts: bool = True,
+        first: bool = False,
     ) -> Port:
-        """Take the server end of a port in."""
-        port = Port(self, end, label, rights, parent, owner=owner, counts=counts)
+        """Take the server end of a port in; ``first``: all others are derived from it, no holder's limit applies.
+
+        Raises:
+            OSError: the kernel will not watch one more; the end stays the caller's.
+        """
+        port = Port(self, end, label, rights, parent, owner=owner, counts=counts, first=first)
         self.ports[port.id] = port
         return port
 
@@ -68,17 +84,30 @@ class Binding:
 
 
 class Port:
-    """One server end, watched by the loop."""
+    """One server end, watched by the loop.
+
+    A port whose holder is gone stays in the tree while something derived from it lives: it can still be
+    revoked, and handing on and leaving does not get a holder around its limit.
+    """
 
     __slots__ = (
-        "binding", "children", "counts", "depth", "end", "id", "label", "low", "owner", "parent", "rights", "sessions",
-        "source",
+        "binding", "children", "counts", "depth", "end", "ended", "first", "id", "label", "low", "owner", "parent",
+        "rights", "sessions", "source", "used",
     )  # fmt: skip
 
     _ids = itertools.count(1)
 
     def __init__(
-        self, binding: Binding, end: Fd, label: int, rights: Rights, parent: Port | None, *, owner: bool, counts: bool
+        self,
+        binding: Binding,
+        end: Fd,
+        label: int,
+        rights: Rights,
+        parent: Port | None,
+        *,
+        owner: bool,
+        counts: bool,
+        first: bool,
     ) -> None:
         self.binding = binding
         self.end = end
@@ -88,59 +117,78 @@ class Port:
         #: What ``dispatch`` sees: W and S, the low two bits of the label (reference, section 4).
         self.low = int(rights) & 3
         self.parent = parent
-        self.depth = 0 if parent is None else parent.depth + 1
+        self.depth: int = 0 if parent is None else parent.depth + 1
         #: An owner port mints; calls over it are not served.
         self.owner = owner
         #: Whether it is a holder: the server's own ends are not.
         self.counts = counts and not owner
         self.children: set[Port] = set()
         self.sessions: set[leaf.Source] = set()
+        self.first = first
+        #: Ports and sessions from here on down, those of holders that left included.
+        self.used = 0
+        #: The holder is gone, and so are its sessions.
+        self.ended = False
         self.source = binding.server._leaf.watch(end.fileno(), self)
         if parent is not None:
             parent.children.add(self)
+        self._use(1)
         if self.counts:
             binding.server._held(1)
 
     # ---- what the holder sends ----
 
-    def ready(self) -> None:
-        """Handle what is queued; at its end, go."""
+    def ready(self) -> bool:
+        """Handle a round of what is queued; at its end, go. True: there may be more."""
         for _ in range(ROUND):
+            if self.end.closed:
+                return False
             try:
                 said = leaf.recv(self.end.fileno())
             except OSError:
-                self.close()  # truncated: more than any honest holder sends
-                return
+                self._drop()  # truncated: more than any honest holder sends
+                return False
             if said is None:
-                return
+                return False
             data, numbers = said
             if not data:
                 self.gone()
-                return
+                return False
             fds = take(numbers, guarded=True)
             message = PortMessage.unpack(data, len(fds))
             if message is None or not self._obey(message, fds):
                 for fd in fds:
                     fd.close()
                 if message is None:
-                    self.close()
-                    return
+                    self._drop()
+                    return False
+        return True
 
     def _obey(self, message: PortMessage, fds: tuple[Fd, ...]) -> bool:
         """Do what is asked; False: it was refused, and the descriptors are to be closed."""
         if message.kind is PortKind.SESSION:
             return self._accept(*fds)
-        if leaf.what(fds[0].fileno()) != "seqpacket" or (message.kind is PortKind.MINT) != self.owner:
+        end = fds[0]
+        if leaf.what(end.fileno()) != "seqpacket":
             return False
+        if (message.kind is PortKind.MINT) != self.owner:
+            return self._refuse(
+                end, "gates are minted by the holder of the receive right, and by nobody else", Err.EPERM
+            )
         limits = self.binding.server.limits
         if len(self.binding.ports) >= limits.ports:
-            return self._refuse(fds[0], f"the object has {limits.ports} ports, its limit")
+            return self._refuse(end, f"the object has {limits.ports} ports, its limit")
         if self.depth >= limits.depth:
-            return self._refuse(fds[0], f"the capability was handed on {limits.depth} times, the limit")
-        if message.kind is PortKind.MINT:
-            self.binding.open(fds[0], message.label & ~3, Rights(message.rights))
-        else:
-            self.binding.open(fds[0], self.label, self.rights & Rights(message.rights), parent=self)
+            return self._refuse(end, f"the capability was handed on {limits.depth} times, the limit")
+        if not self._room(end):
+            return False
+        try:
+            if message.kind is PortKind.MINT:
+                self.binding.open(end, message.label & ~3, Rights(message.rights))
+            else:
+                self.binding.open(end, self.label, self.rights & Rights(message.rights), parent=self)
+        except OSError as error:
+            return self._refuse(end, f"the server cannot watch one more port: {error.strerror}")
         return True
 
     def _accept(self, socket: Fd, memfd: Fd) -> bool:
@@ -157,8 +205,12 @@ class Port:
             )
         except OSError:
             sound = False
-        if not sound or self.owner:
+        if not sound:
             return self._refuse(socket, "what arrived is not a session", Err.EINVAL)
+        if self.owner:
+            return self._refuse(socket, "gates are minted here, nothing is called", Err.EPERM)
+        if not self._room(socket):
+            return False
         if len(self.sessions) >= limits.sessions:
             return self._refuse(socket, f"{limits.sessions} threads call over one capability, its limit")
         try:
@@ -168,17 +220,42 @@ class Port:
         socket.detach()
         memfd.close()
         self.sessions.add(source)
+        self._use(1)
         if self.counts:
             self.binding.server._held(1)
         return True
 
     @staticmethod
     def _refuse(end: Fd, why: str, code: Err = Err.ENOMEM) -> bool:
+        """Say why, but to a port or a session only: a stranger's socket gets nothing in this process's name."""
         try:
-            leaf.send(end.fileno(), pack_refusal(code, why))
+            if leaf.what(end.fileno()) == "seqpacket":
+                leaf.send(end.fileno(), pack_refusal(code, why))
         except OSError:
             pass
         return False
+
+    # ---- what one holder may use ----
+
+    def _use(self, change: int) -> None:
+        port: Port | None = self
+        while port is not None:
+            port.used += change
+            port = port.parent
+
+    def _room(self, end: Fd) -> bool:
+        """Whether there is room for one more port or session below this one; refuses ``end`` if not."""
+        most = self.binding.server.limits.holder
+        port: Port | None = self
+        while port is not None:
+            if port.used >= most and not (port.first or port.owner):
+                return self._refuse(
+                    end, f"a holder and those it handed the capability to use {most} ports and sessions, the limit"
+                )
+            port = port.parent
+        if not plenty_left(end.fileno()):
+            return self._refuse(end, "the server has few descriptors left")
+        return True
 
     # ---- ends ----
 
@@ -186,6 +263,7 @@ class Port:
         """A session is over: its thread ended, or it broke the protocol."""
         if source in self.sessions:
             self.sessions.discard(source)
+            self._use(-1)
             source.close()
             if self.counts:
                 self.binding.server._held(-1)
@@ -204,27 +282,33 @@ class Port:
                 self.binding.server._held(-1)
 
     def _reap(self) -> None:
-        """Leave the tree once nothing is left of this port; its children hang on to its parent."""
-        if not self.end.closed or self.sessions or self.id not in self.binding.ports:
+        """Once nothing is left of this holder, say so, and leave the tree if nothing hangs below."""
+        if self.ended or not self.end.closed or self.sessions:
             return
-        del self.binding.ports[self.id]
-        if self.parent is not None:
-            self.parent.children.discard(self)
-            self.parent.children.update(self.children)
-        for child in self.children:
-            child.parent = self.parent
-        self.children = set()
+        self.ended = True
+        port: Port | None = self
+        while port is not None and port.ended and not port.children:
+            port._use(-1)
+            del self.binding.ports[port.id]
+            if port.parent is not None:
+                port.parent.children.discard(port)
+            port = port.parent
         if self.counts:
             self.binding.server._client_gone(self.binding)
 
-    def close(self) -> None:
-        """Cut this port, its sessions and every port derived from it."""
-        for child in list(self.children):
-            child.close()
+    def _drop(self) -> None:
+        """Cut this holder, and none of those it handed the capability to."""
         for source in list(self.sessions):
             self.session_ended(source)
-        self._shut()
-        self._reap()
+        self.gone()
+
+    def close(self) -> None:
+        """Cut this port, its sessions and every port derived from it."""
+        below = [self]
+        for port in below:  # grows as it goes
+            below.extend(port.children)
+        for port in reversed(below):
+            port._drop()
 
     def info(self) -> PortInfo:
         """What the registry tells of it."""

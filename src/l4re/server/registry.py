@@ -43,7 +43,9 @@ class ObjectRegistry:
             TypeError: ``obj`` does not implement its interface.
         """
         if not isinstance(obj, Served):
-            raise TypeError(f"a server object derives from l4re.ServerObject or l4re.Epiface; {type(obj).__name__} does not")
+            raise TypeError(
+                f"a server object derives from l4re.ServerObject or l4re.Epiface; {type(obj).__name__} does not"
+            )
         check_implementation(obj)
         if id(obj) in self._bindings:
             raise Exists(f"this {type(obj).__name__} is registered already; unregister it first")
@@ -52,7 +54,7 @@ class ObjectRegistry:
         gate = LocalGate(binding)
         if svr is not None:
             for end, owner in svr.bind(gate.mint):
-                binding.open(end, 0, Rights.RWSD, owner=owner)
+                binding.open(end, 0, Rights.RWSD, owner=owner, first=not owner)
         self._bindings[id(obj)] = binding
         obj._l4_cap = gate
         return gate
@@ -100,7 +102,7 @@ class ObjectRegistry:
         Raises:
             NotFound: it is not registered.
         """
-        return tuple(port.info() for port in self._binding(obj).ports.values() if not port.owner)
+        return tuple(port.info() for port in self._binding(obj).ports.values() if not (port.owner or port.ended))
 
     def revoke(self, obj: Served, port: PortInfo | int) -> None:
         """Cut one port: calls over it, over what was derived from it, and running ones end with ``PeerGone``.
@@ -146,5 +148,3 @@ class IrqPort:
             self._pin.source.remove(self._pin)
             if self._pin.counts:
                 self._server._held(-1)
-
-
