@@ -1,8 +1,8 @@
 """``python -m l4re`` is the command ``l4re``."""
 
-import sys
-
 from l4re.cli import main
 
+__all__: list[str] = []
+
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
