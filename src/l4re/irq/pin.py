@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from l4re._native import leaf
 from l4re.errors import OutOfMemory
-from l4re.linux.fd import Fd, take
+from l4re.linux.fd import Fd, plenty_left, take
 from l4re.wire.port import PortKind, PortMessage
 
 __all__ = ["IrqSource", "Pin"]
@@ -20,14 +20,21 @@ __all__ = ["IrqSource", "Pin"]
 #: Holders one IRQ can have; each costs the receiver two descriptors.
 MAX_PINS = 4096
 
+#: Of these, how many may come from one holder that hands on, whoever of them is gone.
+MAX_FAMILY = 1024
+
+#: More hand-overs than a socket holds. Whoever sends them faster than they can be taken is not waited for.
+MAX_QUEUED = 4096
+
 
 class Pin:
     """One holder of the right to trigger, seen from the receiver."""
 
-    __slots__ = ("_derive", "_pipe", "counts", "source", "watch")
+    __slots__ = ("_derive", "_pipe", "counts", "family", "source", "watch")
 
-    def __init__(self, source: IrqSource, pipe: Fd, derive: Fd, *, counts: bool) -> None:
+    def __init__(self, source: IrqSource, pipe: Fd, derive: Fd, *, counts: bool, family: Family | None = None) -> None:
         self.source = source
+        self.family = family or Family()
         self._pipe = pipe
         self._derive = derive
         #: Whether it is a holder in the sense of orphanhood: the receiver's own is not.
@@ -48,15 +55,15 @@ class Pin:
         if got is None:
             return False, False
         triggers, control, end = got
-        while control:
+        for _ in range(MAX_QUEUED if control else 0):
             try:
                 said = leaf.recv(self._derive.fileno())
             except OSError:
-                break
+                return triggers > 0, True  # more than any honest holder sends
             if said is None or not said[0]:
-                break
+                return triggers > 0, end
             self._adopt(said[0], take(said[1], guarded=True))
-        return triggers > 0, end
+        return triggers > 0, end or control
 
     def _adopt(self, data: bytes, fds: tuple[Fd, ...]) -> None:
         message = PortMessage.unpack(data, len(fds) - 1)
@@ -67,11 +74,15 @@ class Pin:
             and leaf.what(fds[0].fileno()) == "pipe-read"
             and leaf.what(fds[1].fileno()) == "seqpacket"
         )
-        if sound and len(self.source.pins) < MAX_PINS:
-            self.source.add(Pin(self.source, fds[0], fds[1], counts=True))
-        else:
-            for fd in fds:
-                fd.close()
+        room = len(self.source.pins) < MAX_PINS and self.family.members < MAX_FAMILY
+        if sound and room and plenty_left(fds[1].fileno()):
+            try:
+                self.source.add(Pin(self.source, fds[0], fds[1], counts=True, family=self.family))
+                return
+            except OSError:  # the kernel will not watch one more; it was not added
+                pass
+        for fd in fds:
+            fd.close()
 
     def close(self) -> None:
         """Forget the holder; its triggers fail from now on."""
@@ -79,6 +90,15 @@ class Pin:
             self.watch.close()
         self._pipe.close()
         self._derive.close()
+
+
+class Family:
+    """A first holder and everybody it handed the IRQ on to."""
+
+    __slots__ = ("members",)
+
+    def __init__(self) -> None:
+        self.members = 0
 
 
 class IrqSource:
@@ -90,14 +110,21 @@ class IrqSource:
         self.closed = False
 
     def add(self, pin: Pin) -> None:
-        """Take a pin in; the receiver hears of it."""
-        self.pins.add(pin)
+        """Take a pin in; the receiver hears of it.
+
+        Raises:
+            OSError: the receiver's loop cannot watch it; it was not taken in.
+        """
         if self.on_added is not None:
             self.on_added(pin)
+        self.pins.add(pin)
+        pin.family.members += 1
 
     def remove(self, pin: Pin) -> None:
         """Drop a pin whose holder is gone."""
-        self.pins.discard(pin)
+        if pin in self.pins:
+            self.pins.discard(pin)
+            pin.family.members -= 1
         pin.close()
 
     def new_holder(self, *, counts: bool = True) -> tuple[Fd, Fd]:
@@ -117,8 +144,12 @@ class IrqSource:
             client, server = leaf.channel()
         except OSError as error:
             raise OutOfMemory(f"cannot make a socket for the IRQ: {error.strerror}") from error
-        self.add(Pin(self, pipe, Fd(server, guarded=True), counts=counts))
-        return trigger, Fd(client)
+        derive = Fd(client)
+        try:
+            self.add(Pin(self, pipe, Fd(server, guarded=True), counts=counts))
+        except OSError as error:
+            raise OutOfMemory(f"cannot watch one more holder of the IRQ: {error.strerror}") from error
+        return trigger, derive
 
     def close(self) -> None:
         """Drop every pin: nobody can trigger any more."""
