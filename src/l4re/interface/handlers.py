@@ -101,5 +101,6 @@ def _never_answering(spec: MethodSpec, handler: Callable[..., Answer]) -> Callab
             _log.info("oneway %s: %s", spec.where, error)
         except Exception:
             _log.exception("oneway %s raised an exception", spec.where)
+        return None
 
     return handle

@@ -85,6 +85,7 @@ class Interface:
         if seconds is not None and not seconds >= 0:
             raise InvalidArgument(f"a call can wait 0 or more seconds, not {seconds!r}")
         proxy = object.__new__(type(self))
+        vars(proxy).update(vars(self))
         proxy._l4_attach(self.cap, seconds)
         return proxy
 

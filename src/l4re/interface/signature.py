@@ -101,7 +101,7 @@ class MethodSpec:
         return "an annotation"
 
     def _resolve(self) -> None:
-        hints = get_type_hints(self.function, localns=self.names, include_extras=True)  # type: ignore[arg-type]
+        hints = get_type_hints(self.function, localns=self.names, include_extras=True)
         arguments = []
         for parameter in self.parameters:
             what = f"argument {parameter.name!r}"

@@ -39,6 +39,7 @@ class CapabilityCodec(Codec):
     def __init__(self, cls: type[Capability] | type[Interface], *, optional: bool) -> None:
         self.cls = cls
         self.typed = issubclass(cls, Interface)
+        self._make: Callable[[Any], Any] = cls
         self.optional = optional
         self.name = f"{cls.__name__} | None" if optional else cls.__name__
 
@@ -66,7 +67,7 @@ class CapabilityCodec(Codec):
             raise MissingArgument(f"must be {self.name}, and a void capability arrived")
         if not self._accepts(cap):
             raise InvalidArgument(f"must be {self.name}, and {shown(cap)} arrived")
-        return self.cls(cap) if self.typed else cap
+        return self._make(cap) if self.typed else cap
 
     def fits(self, var: str, bind: Callable[[object], str]) -> str:
         fits = f"{bind(isinstance)}({var}, {bind(self.cls)})"

@@ -175,6 +175,7 @@ class EnumCodec(ScalarCodec):
         code = width.format if width else "i" if low >= -(1 << 31) and high < 1 << 31 else "q"
         if width is None and not -(1 << 63) <= low <= high < 1 << 63:
             raise TypeError(f"enum {cls.__name__} has values that do not fit a machine word")
+        empty: enum.Enum | None
         try:
             empty = cls(0)
         except ValueError:
