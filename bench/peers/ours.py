@@ -1,0 +1,169 @@
+"""l4re itself, through its public interface only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import l4re
+from bench.peers.base import Caller, Calls, Grants, Listener, Memory, Notifier, Notifies, nothing
+from bench.wire import Wire
+from l4re.cap import export_all, import_all
+
+__all__ = ["Ours"]
+
+
+class Adder(l4re.Interface):
+    """The smallest typed interface worth measuring."""
+
+    protocol = 0x6ADD
+
+    @l4re.rpc
+    def add(self, a: int, b: int) -> int:
+        """Return the sum."""
+        raise NotImplementedError
+
+
+class AdderServer(Adder, l4re.Epiface):
+    def add(self, a: int, b: int) -> int:
+        return a + b
+
+
+class Echo(l4re.ServerObject):
+    """Answers with the bytes it got."""
+
+    def dispatch(self, rights: l4re.Rights, ios: l4re.Iostream) -> int:
+        ios.put(ios.data)
+        return 0
+
+
+class Granter(l4re.ServerObject):
+    """Answers, and hands out a capability when asked with label 1."""
+
+    def __init__(self, cap: l4re.Capability) -> None:
+        self._cap = cap
+
+    def dispatch(self, rights: l4re.Rights, ios: l4re.Iostream) -> int:
+        if ios.tag.label == 1:
+            ios << self._cap
+        return 0
+
+
+def _hand_over(wire: Wire, cap: l4re.Capability) -> None:
+    words, fds, exports = export_all((cap,))
+    wire.send(words, fds)
+    for export in exports:
+        export.done()
+
+
+def _take(wire: Wire) -> l4re.Capability:
+    words, fds = wire.receive()
+    (cap,) = import_all(words, fds)
+    assert cap is not None
+    return cap
+
+
+def _gate(wire: Wire) -> l4re.Gate:
+    cap = _take(wire)
+    assert isinstance(cap, l4re.Gate)
+    return cap
+
+
+class Ours(Calls, Grants, Notifies, Memory):
+    """Sessions, pipes and dataspaces of this package."""
+
+    name = "l4re"
+    grants: ClassVar[tuple[str, ...]] = ("dataspace", "irq", "gate")
+
+    def serve(self, wires: Sequence[Wire], work: str) -> None:
+        with l4re.RegistryServer() as server:
+            gate = server.registry.register_obj(AdderServer() if work == "add" else Echo())
+            for wire in wires:
+                _hand_over(wire, gate)
+            end = server.loop()
+            assert end is l4re.LoopEnd.ORPHANED
+
+    def connect(self, wire: Wire, work: str) -> Caller:
+        gate = _gate(wire)
+        if work == "add":
+            adder = Adder(gate)
+            adder.add(0, 0)  # the first call generates the method that is then bound
+            return Caller(adder.add, lambda answer: answer, gate.close)
+        return Caller(gate.call, lambda answer: answer.data, gate.close)
+
+    def serve_grants(self, wire: Wire, what: str) -> None:
+        with l4re.RegistryServer() as server:
+            if what == "dataspace":
+                cap: l4re.Capability = l4re.MemAlloc().alloc(4096)
+            elif what == "irq":
+                cap = server.registry.register_irq_obj(Handler(nothing))
+            else:
+                cap = server.registry.register_obj(Echo())
+            _hand_over(wire, server.registry.register_obj(Granter(cap)))
+            server.loop()
+
+    def connect_grants(self, wire: Wire, what: str) -> Caller:
+        gate = _gate(wire)
+        kinds = {"dataspace": l4re.Dataspace, "irq": l4re.Irq, "gate": l4re.Gate}
+
+        def check(answer: l4re.Message) -> bool:
+            for cap in answer.caps:
+                assert cap is not None
+                assert isinstance(cap, kinds[what])
+                cap.close()
+            return bool(answer.caps)
+
+        call = gate.call
+        return Caller(lambda granted: call(label=1 if granted else 0), check, gate.close)
+
+    def listen(self, wire: Wire) -> Listener:
+        server = l4re.RegistryServer()
+
+        def begin(handler: Callable[[], None], done: Callable[[], bool]) -> None:
+            def handle() -> None:
+                handler()
+                if done():
+                    server.stop()
+
+            _hand_over(wire, server.registry.register_irq_obj(Handler(handle)))
+
+        def sleep(handler: Callable[[], None], done: Callable[[], bool]) -> None:
+            begin(handler, done)
+            server.loop()
+            server.close()
+
+        def spin(handler: Callable[[], None], done: Callable[[], bool]) -> None:
+            begin(handler, done)
+            while not done():
+                server.step(0)
+            server.close()
+
+        return Listener(sleep, spin)
+
+    def notifier(self, wire: Wire) -> Notifier:
+        irq = _take(wire)
+        assert isinstance(irq, l4re.Irq)
+        return Notifier(irq.trigger, irq.close)
+
+    def cycle(self, size: int) -> Callable[[Callable[[memoryview], None]], None]:
+        alloc, attach = l4re.MemAlloc().alloc, l4re.RegionMap().attach
+
+        def cycle(touch: Callable[[memoryview], None]) -> None:
+            ds = alloc(size)
+            region = attach(ds)
+            with memoryview(region) as view:
+                touch(view)
+            region.detach()
+            ds.close()
+
+        return cycle
+
+
+class Handler(l4re.IrqHandler):
+    """Runs a function."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+
+    def dispatch(self) -> None:
+        self._function()

@@ -1,0 +1,110 @@
+"""multiprocessing.Pipe: what the standard library offers first.
+
+`send_bytes` of packed numbers rather than `send` of a tuple, and `epoll` rather than
+`multiprocessing.connection.wait` for many clients: both are faster, so that is what we compare with.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Sequence
+from multiprocessing import Pipe, reduction
+from multiprocessing.connection import Connection
+from struct import Struct
+
+from bench.peers.base import Caller, Calls, Grants
+from bench.wire import Wire
+
+__all__ = ["MpPipe"]
+
+_TWO = Struct("=qq")
+_ONE = Struct("=q")
+
+
+def _hand_over(wire: Wire) -> Connection:
+    ours, theirs = Pipe()
+    wire.send(fds=[theirs.fileno()])
+    theirs.close()
+    return ours
+
+
+class MpPipe(Calls, Grants):
+    """A duplex pipe (a stream socket pair) per client."""
+
+    name = "mp.Pipe"
+
+    def serve(self, wires: Sequence[Wire], work: str) -> None:
+        connections = [_hand_over(wire) for wire in wires]
+        if len(connections) == 1:
+            self._serve_one(connections[0], work)
+            return
+        by_fd = {connection.fileno(): connection for connection in connections}
+        epoll = select.epoll()
+        for fd in by_fd:
+            epoll.register(fd, select.EPOLLIN)
+        while by_fd:
+            for fd, _ in epoll.poll():
+                connection = by_fd[fd]
+                try:
+                    request = connection.recv_bytes()
+                except EOFError:
+                    del by_fd[fd]
+                    connection.close()
+                    continue
+                connection.send_bytes(request if work == "echo" else _ONE.pack(sum(_TWO.unpack(request))))
+
+    def _serve_one(self, connection: Connection, work: str) -> None:
+        receive, send = connection.recv_bytes, connection.send_bytes
+        try:
+            if work == "echo":
+                while True:
+                    send(receive())
+            while True:
+                a, b = _TWO.unpack(receive())
+                send(_ONE.pack(a + b))
+        except EOFError:
+            connection.close()
+
+    def connect(self, wire: Wire, work: str) -> Caller:
+        connection = Connection(wire.receive()[1][0])
+        receive, send = connection.recv_bytes, connection.send_bytes
+
+        def echo(data: bytes) -> bytes:
+            send(data)
+            return receive()
+
+        def add(a: int, b: int) -> int:
+            send(_TWO.pack(a, b))
+            return int(_ONE.unpack(receive())[0])
+
+        return Caller(echo if work == "echo" else add, lambda answer: answer, connection.close)
+
+    def serve_grants(self, wire: Wire, what: str) -> None:
+        connection = _hand_over(wire)
+        memory = os.memfd_create("bench")
+        client = int(wire.receive()[0])
+        try:
+            while True:
+                wanted = connection.recv_bytes() == b"1"
+                connection.send_bytes(b"answer")
+                if wanted:
+                    reduction.send_handle(connection, memory, client)
+        except EOFError:
+            connection.close()
+
+    def connect_grants(self, wire: Wire, what: str) -> Caller:
+        connection = Connection(wire.receive()[1][0])
+        wire.send(str(os.getpid()).encode())
+
+        def call(granted: bool) -> int | None:
+            connection.send_bytes(b"1" if granted else b"0")
+            connection.recv_bytes()
+            return reduction.recv_handle(connection) if granted else None
+
+        def check(answer: int | None) -> bool:
+            if answer is not None:
+                os.close(answer)
+            return answer is not None
+
+        return Caller(call, check, connection.close)

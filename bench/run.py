@@ -1,0 +1,218 @@
+"""Running: every repetition in fresh processes, in turns between the peers.
+
+The turns make ratios hold on a machine that others use as well: what disturbs one peer disturbs the next one, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+from bench.peers import Peer
+from bench.peers.base import Program
+from bench.placement import Cpus
+from bench.scenarios import Scenario
+from bench.statistics import Figure, Summary, figure_of
+from bench.wire import Wire, wire_pair
+
+__all__ = ["Disturbance", "Effort", "Failure", "Plan", "Row", "run"]
+
+_ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long one repetition measures, and how many there are."""
+
+    seconds: float
+    repetitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table."""
+
+    scenario: str
+    case: str
+    metric: str
+    placement: str
+    peer: str
+    figure: Figure
+
+
+class Failure(Exception):
+    """A worker failed: what it said."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to run."""
+
+    scenarios: Sequence[Scenario]
+    peers: Sequence[Peer]
+    placements: Sequence[str]
+    effort: Effort
+    fixed_only: bool = False  # leave out what the scheduler decides, unless a scenario has nothing else
+    cpus: Cpus = field(default_factory=Cpus.of_this_machine)
+
+    def groups(self) -> Iterator[tuple[Scenario, str, str, list[Peer]]]:
+        """Yield what is measured in turns: scenario, case, placement and the peers that can do it."""
+        for scenario in self.scenarios:
+            for case in scenario.cases:
+                for placement in self.placements:
+                    if self.fixed_only and placement == "free" and len(scenario.placements) > 1:
+                        continue
+                    peers = [peer for peer in self.peers if scenario.takes(peer, case, placement)]
+                    if peers and self.cpus.offers(placement):
+                        yield scenario, case, placement, peers
+
+    def size(self) -> int:
+        """How many repetitions there are in all."""
+        return self.effort.repetitions * sum(len(peers) for *_, peers in self.groups())
+
+
+def run(plan: Plan, progress: Callable[[str], None]) -> Iterator[Row]:
+    """Run the plan; rows come as soon as their group is done."""
+    for scenario, case, placement, peers in plan.groups():
+        found: dict[str, dict[str, list[Summary]]] = {peer.name: {} for peer in peers}
+        for turn in range(plan.effort.repetitions):
+            for peer in peers if turn % 2 == 0 else reversed(peers):
+                progress(f"{scenario.name} {case} {placement}: {peer.name}")
+                for metric, summary in _repetition(scenario, case, placement, peer, plan).items():
+                    found[peer.name].setdefault(metric, []).append(summary)
+        metrics = list(dict.fromkeys(metric for results in found.values() for metric in results))
+        for metric in metrics:
+            for name, results in found.items():
+                if metric in results:
+                    yield Row(scenario.name, case, metric, placement, name, figure_of(results[metric]))
+
+
+def _repetition(scenario: Scenario, case: str, placement: str, peer: Peer, plan: Plan) -> dict[str, Summary]:
+    if isinstance(peer, Program):
+        first, second = (sorted(plan.cpus.of(placement, role)) for role in ("server", "client"))
+        pins = (first[0], second[0]) if placement != "free" else (-1, -1)
+        return peer.measure(scenario.name, case, pins, plan.effort.seconds)
+    roles = scenario.roles(case)
+    wires: dict[str, list[Wire]] = {role: [] for role in roles}
+    for role in roles:
+        if role != "server" and "server" in roles:
+            here, there = wire_pair()
+            wires["server"].append(here)
+            wires[role].append(there)
+    workers: list[_Worker] = []
+    try:
+        workers.extend(_Worker(scenario, peer, role, case, placement, plan, wires[role]) for role in roles)
+        for wire in chain(*wires.values()):  # the ends are the workers' now: each sees when another ends
+            wire.close()
+        _wait(workers, patience=30 + 20 * plan.effort.seconds)
+    finally:
+        for wire in chain(*wires.values()):
+            wire.close()
+        for worker in workers:
+            worker.end()
+    pids = {worker.pid for worker in workers}
+    if len(pids) != len(roles) or os.getpid() in pids:
+        raise Failure(f"{scenario.name}, {peer.name}: the roles were not processes of their own")
+    return scenario.combine([worker.summaries for worker in workers if worker.role != "server"])
+
+
+def _wait(workers: list[_Worker], patience: float) -> None:
+    """Collect what all workers say; the first one that fails ends it."""
+    deadline = time.monotonic() + patience
+    with selectors.DefaultSelector() as selector:
+        for worker in workers:
+            selector.register(worker.result, selectors.EVENT_READ, worker)
+        while selector.get_map():
+            left = deadline - time.monotonic()
+            ready = selector.select(left) if left > 0 else []
+            if not ready:
+                waiting = ", ".join(key.data.name for key in selector.get_map().values())
+                raise Failure(f"no end in sight: {waiting}")
+            for key, _ in ready:
+                worker = key.data
+                if worker.read():
+                    selector.unregister(worker.result)
+
+
+class _Worker:
+    """One process that was started."""
+
+    def __init__(
+        self, scenario: Scenario, peer: Peer, role: str, case: str, placement: str, plan: Plan, wires: list[Wire]
+    ) -> None:
+        self.role = role
+        self.name = f"{scenario.name} {case} {placement}, {peer.name}, {role}"
+        self.pid = -1
+        self.summaries: dict[str, Summary] = {}
+        self._text = b""
+        self.result, theirs = os.pipe()
+        cpus = ",".join(map(str, sorted(plan.cpus.of(placement, role))))
+        ends = [wire.fileno() for wire in wires]
+        args = [scenario.name, peer.name, role, case, placement, str(plan.effort.seconds), cpus, str(theirs)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.worker", *args, *map(str, ends)], pass_fds=[theirs, *ends], cwd=_ROOT
+        )
+        os.close(theirs)
+
+    def read(self) -> bool:
+        """Read a part of what it says; True: that was all."""
+        part = os.read(self.result, 1 << 16)
+        self._text += part
+        if part:
+            return False
+        if not self._text:
+            raise Failure(f"{self.name}: it ended with status {self._process.wait()} and said nothing")
+        said = json.loads(self._text)
+        if "error" in said:
+            raise Failure(f"{self.name}:\n{said['error']}")
+        self.pid = said["pid"]
+        self.summaries = {name: Summary(*values) for name, values in said["summaries"].items()}
+        return True
+
+    def end(self) -> None:
+        """Wait for a process that is ending anyhow, and kill one that is not."""
+        os.close(self.result)
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Disturbance:
+    """How much of the machine others have used since this was made."""
+
+    def __init__(self) -> None:
+        self._busy, self._ours, self._began = _busy_seconds(), _our_seconds(), time.monotonic()
+
+    def share(self) -> float:
+        """Return it, 1.0 being all CPUs."""
+        elapsed = (time.monotonic() - self._began) * (os.cpu_count() or 1)
+        others = _busy_seconds() - self._busy - (_our_seconds() - self._ours)
+        return max(0.0, others / elapsed) if elapsed else 0.0
+
+
+def _busy_seconds() -> float:
+    try:
+        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    except OSError:
+        return 0.0
+    idle = fields[3] + fields[4]
+    return (sum(fields[:8]) - idle) / os.sysconf("SC_CLK_TCK")
+
+
+def _our_seconds() -> float:
+    total = 0.0
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(who)
+        total += usage.ru_utime + usage.ru_stime
+    return total

@@ -1,0 +1,23 @@
+"""Scenarios: what is measured, one module for each family.
+
+A scenario says which processes there are and what each does with a peer; it promises that every answer is checked
+and that only the clients' time is taken. How often, where, and beside whom is left to `bench.run`.
+"""
+
+from bench.scenarios.base import Scenario, Setting
+from bench.scenarios.call import BusyCall, RawCall, TypedCall
+from bench.scenarios.capability import Capability
+from bench.scenarios.irq import Notification
+from bench.scenarios.memory import MemoryCycle
+from bench.scenarios.sessions import Sessions
+from bench.scenarios.throughput import Throughput
+
+__all__ = ["SCENARIOS", "Scenario", "Setting"]
+
+#: By name, in the order of the tables.
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        RawCall(), TypedCall(), BusyCall(), Capability(), Notification(), MemoryCycle(), Sessions(), Throughput(),
+    )
+}  # fmt: skip
