@@ -23,13 +23,17 @@ from l4re.errors import (
     L4Error,
     MessageTooLong,
     MessageTooShort,
+    MissingArgument,
     NotFound,
+    NotImplementedByServer,
     NotSupported,
     OutOfMemory,
     OutOfRange,
     PeerGone,
     PermissionDenied,
     ServerError,
+    TryAgain,
+    WrongType,
     error_from_code,
     errtostr,
     raise_from_code,
@@ -49,6 +53,8 @@ from l4re.interface import (
     Interface,
     Iostream,
     Meta,
+    Opcode,
+    Served,
     ServerObject,
     cap_cast,
     cap_dynamic_cast,
@@ -58,7 +64,7 @@ from l4re.interface import (
 )
 from l4re.irq import Irq, IrqHandler
 from l4re.log import Log
-from l4re.rights import DsFlags, Rights, RmFlags
+from l4re.rights import DsFlags, MemAllocFlags, Rights, RmFlags
 from l4re.rm import Region, RegionMap
 from l4re.server import Caller, Limits, LoopEnd, ObjectRegistry, PortInfo, RegistryServer
 from l4re.wire.tag import Tag
@@ -100,13 +106,17 @@ __all__ = [
     "Log",
     "LoopEnd",
     "MemAlloc",
+    "MemAllocFlags",
     "Message",
     "MessageTooLong",
     "MessageTooShort",
     "Meta",
+    "MissingArgument",
     "NotFound",
+    "NotImplementedByServer",
     "NotSupported",
     "ObjectRegistry",
+    "Opcode",
     "OutOfMemory",
     "OutOfRange",
     "PeerGone",
@@ -117,11 +127,14 @@ __all__ = [
     "RegistryServer",
     "Rights",
     "RmFlags",
+    "Served",
     "ServerError",
     "ServerObject",
     "Svr",
     "Tag",
     "Task",
+    "TryAgain",
+    "WrongType",
     "cap_cast",
     "cap_dynamic_cast",
     "cap_reinterpret_cast",

@@ -9,6 +9,14 @@ does is left to their rooms; each registers its importer here.
 """
 
 from l4re.cap.capability import Capability
-from l4re.cap.transfer import Export, export_all, import_all, import_capability, register_kind
+from l4re.cap.transfer import Export, capability_behind, export_all, import_all, import_capability, register_kind
 
-__all__ = ["Capability", "Export", "export_all", "import_all", "import_capability", "register_kind"]
+__all__ = [
+    "Capability",
+    "Export",
+    "capability_behind",
+    "export_all",
+    "import_all",
+    "import_capability",
+    "register_kind",
+]

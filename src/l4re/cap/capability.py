@@ -6,7 +6,6 @@ it afterwards gets :class:`~l4re.errors.Closed`. Nothing else holds the right.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Capability"]
 
 
-class Capability(ABC):
+class Capability:
     """Something this process was handed, with the rights it carries.
 
     Every capability is a context manager; leaving the block closes it. Dropping
@@ -32,28 +31,27 @@ class Capability(ABC):
     kind: ClassVar[str] = "capability"
 
     @property
-    @abstractmethod
     def rights(self) -> Rights:
         """What the holder may do, in L4Re's letters (reference, section 2: W 1, S 2, R 4, D 8)."""
+        raise NotImplementedError
 
     @property
-    @abstractmethod
     def closed(self) -> bool:
         """Whether the capability was dropped."""
+        raise NotImplementedError
 
-    @abstractmethod
     def close(self) -> None:
         """Drop the capability; a second call does nothing."""
+        raise NotImplementedError
 
-    @abstractmethod
     def fileno(self) -> int:
         """Return the descriptor that stands for it, lent; :class:`Closed` afterwards."""
+        raise NotImplementedError
 
-    @abstractmethod
     def dup(self) -> Self:
         """Return a capability of the caller's own to the same object, with the same rights."""
+        raise NotImplementedError
 
-    @abstractmethod
     def export(self, rights: Rights | None = None) -> Export:
         """Prepare a hand-over to another process, weakened to ``rights``.
 
@@ -61,10 +59,11 @@ class Capability(ABC):
         shrink on the way (reference, section 2, mapping rules). The caller sends
         the descriptors and then calls ``done()`` or ``failed()``.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def _key(self) -> Hashable:
         """Return what this process can know of the object's identity."""
+        raise NotImplementedError
 
     def require(self, wanted: Rights) -> None:
         """Raise :class:`PermissionDenied` unless every right in ``wanted`` is held."""

@@ -13,12 +13,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from l4re.cap.capability import Capability
-from l4re.errors import InvalidArgument, MessageTooLong
+from l4re.errors import InvalidArgument, MessageTooLong, WrongType
 from l4re.linux.fd import Fd, take
 from l4re.rights import Rights
 from l4re.wire.items import ITEM_BYTES, ItemKind, pack_item, unpack_item
 
-__all__ = ["MAX_CAPS", "Export", "Importer", "export_all", "import_all", "import_capability", "register_kind"]
+__all__ = [
+    "MAX_CAPS",
+    "Export",
+    "Importer",
+    "capability_behind",
+    "export_all",
+    "import_all",
+    "import_capability",
+    "register_kind",
+]
 
 #: Capabilities in one message. Two words each, of 63 (reference, section 2).
 MAX_CAPS = 16
@@ -90,6 +99,20 @@ def import_capability(kind: int, rights: Rights, value: int, fds: tuple[Fd, ...]
         raise
 
 
+def capability_behind(value: object) -> Capability:
+    """Return the capability that ``value`` is, or (a typed proxy, a registered server object) stands for.
+
+    Raises:
+        WrongType: it is none.
+    """
+    if isinstance(value, Capability):
+        return value
+    found = value.obj_cap() if hasattr(value, "obj_cap") else getattr(value, "cap", None)
+    if not isinstance(found, Capability):
+        raise WrongType(f"not a capability: {value!r}")
+    return found
+
+
 def export_all(caps: Sequence[Capability | None]) -> tuple[bytes, list[int], list[Export]]:
     """Return the items' words, the descriptors in order, and the exports to finish.
 
@@ -106,7 +129,7 @@ def export_all(caps: Sequence[Capability | None]) -> tuple[bytes, list[int], lis
             if cap is None:
                 words.append(pack_item(ItemKind.VOID, Rights(0), 0, 0))
                 continue
-            export = cap.export()
+            export = capability_behind(cap).export()
             exports.append(export)
             words.append(pack_item(export.kind, export.rights, len(export.fds), export.value))
             fds.extend(export.fds)
