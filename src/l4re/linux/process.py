@@ -81,7 +81,7 @@ class _Spawner:
         with self._lock:
             if self._generation != leaf.generation():
                 self._jobs = SimpleQueue()
-                thread = threading.Thread(target=_serve, args=(self._jobs,), name="l4re-spawner", daemon=True)
+                thread = threading.Thread(target=_serve, args=(self._jobs,), name="l4re spawner", daemon=True)
                 thread.start()
                 self._generation = leaf.generation()
             self._jobs.put((job, outcome))

@@ -65,7 +65,7 @@ class Multiplexer:
         self._hushed = False
         self._closing = False
         self._generation = leaf.generation()
-        self._thread = threading.Thread(target=self._run, name="l4re-log", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="l4re log", daemon=True)
         self._thread.start()
 
     def add(self, tag: Tag) -> Fd:

@@ -132,7 +132,12 @@ class Root:
                 signal.signal(number, handler)
 
     def end(self, number: int) -> None:
-        """Pass a signal on to every program, wait a little, and end those that still run."""
+        """Pass a signal on to every program, wait a little, and end those that still run.
+
+        That nobody reads the output any more (SIGPIPE) is our trouble, not theirs: they are asked to terminate.
+        """
+        if number == signal.SIGPIPE:
+            number = signal.SIGTERM
         if number != signal.SIGKILL:
             self._log.hush()
             for task in self._running:

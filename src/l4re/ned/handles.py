@@ -93,12 +93,13 @@ class CapHandle:
 class TaskHandle:
     """A started program in a script. It is released by ``wait`` and ``kill``; its exit handler is Lua's business."""
 
-    __slots__ = ("number", "released", "task")
+    __slots__ = ("killed", "number", "released", "task")
 
     def __init__(self, number: int, task: Task) -> None:
         self.number = number
         self.task = task
         self.released = False
+        self.killed = False
 
     def state(self) -> str | None:
         """Return "running", "zombie" (ended, not asked for), or None once released."""
@@ -109,6 +110,10 @@ class TaskHandle:
     def exit_code(self) -> int | None:
         """Return the exit status of one that has ended and is not released."""
         return None if self.released else self.task.returncode
+
+    def code(self) -> int | None:
+        """Return the exit status for an exit handler, None of one that runs or that the script has killed."""
+        return None if self.killed else self.task.returncode
 
     def __str__(self) -> str:
         return f"L4::Task[{self.task.name} {self.task.pid}]"

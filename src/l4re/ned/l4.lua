@@ -74,16 +74,20 @@ end
 local Task = {}
 local handlers = {}
 
-local function complain(message)
-  host.complain(type(message) == "table" and message.msg or message)
+-- Makes an error a string with a position. What pcall returns stays as it is; this is for what nobody caught.
+local function explain(problem)
+  if type(problem) == "string" then return problem end
+  if type(problem) == "table" and problem.msg ~= nil then return tostring(problem.msg) end
+  if type(problem) == "userdata" then return where() .. host.describe(problem) end
+  return where() .. "error value: " .. tostring(problem)
 end
 
 local function fire(number, code)
   local handler = handlers[number]
   handlers[number] = nil
   if handler then
-    local ok, message = xpcall(handler, host.explain, code)
-    if not ok then complain(message) end
+    local ok, message = pcall(handler, code)
+    if not ok then host.complain(explain(message)) end
   end
 end
 
@@ -288,6 +292,16 @@ function print(...)
   ask("print", concat(words, "\t"))
 end
 
+-- Catching errors is the script's business, except when the run is to end.
+local function unless_stopped(ok, ...)
+  if not ok and host.stopped() then error((...), 0) end
+  return ok, ...
+end
+
+local lua_pcall, lua_xpcall = pcall, xpcall
+function pcall(...) return unless_stopped(lua_pcall(...)) end
+function xpcall(...) return unless_stopped(lua_xpcall(...)) end
+
 local function find_module(name)
   local tried = {}
   for template in package.path:gmatch("[^;]+") do
@@ -320,20 +334,11 @@ shared.__eq = function(a, b) return host.compare(a, b) == 0 end
 shared.__lt = function(a, b) return host.compare(a, b) < 0 end
 shared.__le = function(a, b) return host.compare(a, b) <= 0 end
 
--- Makes an error a string with a position: values of pcall stay what they are, this is for what nobody caught.
-local function explain(problem)
-  if type(problem) == "string" then return problem end
-  if type(problem) == "table" and problem.msg ~= nil then return tostring(problem.msg) end
-  if type(problem) == "userdata" then return where() .. host.describe(problem) end
-  return where() .. "error value: " .. tostring(problem)
-end
-host.explain = explain
-
 local function run(text, name, arguments)
   local chunk, message = load(text, "@" .. name, "t")
   if not chunk then return false, message end
   debug.sethook(function() host.tick() end, "", 100000)
-  return xpcall(chunk, explain, unpack(arguments))
+  return lua_xpcall(chunk, explain, unpack(arguments))
 end
 
 return { run = run, fire = fire, cap = Cap, task = Task }

@@ -25,7 +25,7 @@ class Rom:
         Raises:
             NotFound: one of them is no folder.
         """
-        self.folders = tuple(Path(folder) for folder in folders)
+        self.folders = tuple(Path(os.path.abspath(folder)) for folder in folders)
         for folder in self.folders:
             if not folder.is_dir():
                 raise NotFound(f"the rom folder {folder} does not exist")

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib import resources
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,7 @@ class Ned:
         self._rom = rom
         self._channels: list[Channel] = []
         self._tasks: dict[int, TaskHandle] = {}
+        self._numbers = count()
         self._complaints = 0
         self._stopped: Stopped | None = None
         self._methods: dict[type, dict[object, Any]] = {}
@@ -119,7 +121,7 @@ class Ned:
         names = ("start", "mode", "svr", "is_valid", "wait", "kill", "number", "new_channel", "print", "read_module")
         host = {name: getattr(self, f"_{name}") for name in names}
         host |= {"state": TaskHandle.state, "exit_code": TaskHandle.exit_code, "kind": _kind, "describe": _describe}
-        host |= {"compare": _compare, "complain": self._complain, "tick": self.tick}
+        host |= {"compare": _compare, "complain": self._complain, "tick": self.tick, "stopped": self._is_stopped}
         table = self._lua.table_from
         numbers = {
             "Proto": table(constants.PROTO),
@@ -164,9 +166,8 @@ class Ned:
         while (task := self._root.next_ended()) is not None:
             handle = next((one for one in self._tasks.values() if one.task is task), None)
             if handle is not None:
-                self._fire(handle.number, task.returncode)
-                if handle.released:
-                    self._tasks.pop(handle.number, None)
+                del self._tasks[handle.number]
+                self._fire(handle.number, handle.code())
                 self.drop_channels()
             if self._stopped is not None:
                 raise self._stopped
@@ -200,7 +201,7 @@ class Ned:
         log = Tag(command.name if tag is None else tag, colour_number(int(colour) if _is_number(colour) else colour))
         variables = dict(zip(keys.values(), values.values(), strict=True))
         task = self._root.start(command, grants=grants, env=variables, log=log)
-        handle = TaskHandle(len(self._tasks) and max(self._tasks) + 1, task)
+        handle = TaskHandle(next(self._numbers), task)
         self._tasks[handle.number] = handle
         return handle
 
@@ -239,13 +240,13 @@ class Ned:
             return None, None, None
         code = handle.exit_code()
         if code is None:
+            handle.killed = True
             self._root.kill(handle.task)
         return self._release(handle), "killed" if code is None else code, code
 
     @_answers
     def _number(self, handle: TaskHandle) -> tuple[object, ...]:
-        ended = handle.released or handle.task not in self._root.running
-        return handle.number, ended, handle.task.returncode
+        return handle.number, handle.released or handle.task.returncode is not None, handle.code()
 
     @_answers
     def _print(self, text: str) -> None:
@@ -269,6 +270,9 @@ class Ned:
     def _complain(self, message: object) -> None:
         self._complaints += 1
         print(f"lua error: {message}.", file=sys.stderr, flush=True)
+
+    def _is_stopped(self) -> bool:
+        return self._stopped is not None
 
     def _attribute(self, held: object, name: object) -> object:
         # Plain dictionaries: lupa mixes up the stack when a Lua table is indexed while Lua asks for an attribute.
