@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import operator
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from l4re.cap import Capability, Export, register_kind
 from l4re.errors import (
@@ -76,7 +76,7 @@ class Dataspace(Capability):
     __slots__ = ("_fd", "_handed_out", "_hints", "_identity", "_made", "_name", "_size", "_writable")
 
     kind: ClassVar[str] = "dataspace"
-    F = DsFlags
+    F: TypeAlias = DsFlags
 
     def __init__(
         self, fd: Fd, size: int, *, writable: bool = True, name: str | None = None, hints: Hints = NO_HINTS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import ClassVar, Final
+from typing import Final, TypeAlias
 
 from l4re.dataspace import NO_HINTS, Dataspace, Hints
 from l4re.errors import InvalidArgument, NotSupported, OutOfMemory, OutOfRange
@@ -29,7 +29,7 @@ class MemAlloc:
     May be used by several threads.
     """
 
-    F: ClassVar[type[MemAllocFlags]] = MemAllocFlags
+    F: TypeAlias = MemAllocFlags
 
     def __init__(self, gauge: MemoryGauge | None = None) -> None:
         self._gauge = gauge or MemoryGauge()

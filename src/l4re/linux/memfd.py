@@ -14,7 +14,6 @@ from fcntl import F_GETFL, fcntl
 from typing import NamedTuple
 
 from l4re._native import leaf
-from l4re._native.leaf import Mapping
 from l4re.errors import InvalidArgument, L4Error, NotSupported, OutOfMemory
 from l4re.linux.fd import Fd
 
@@ -36,6 +35,8 @@ __all__ = [
     "validate",
     "write_at",
 ]
+
+Mapping = leaf.Mapping
 
 _ADD_SEALS = 1033
 _GET_SEALS = 1034

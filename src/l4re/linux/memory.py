@@ -155,7 +155,7 @@ class MemoryGauge:
             self.credit -= size
             return None
         now = self._clock()
-        there = self._left
+        there = self._left + self.credit
         if size > there or now - self._taken > self.LIFETIME:
             there = self._read()
             self._taken = now

@@ -16,7 +16,7 @@ import weakref
 from collections import deque
 from dataclasses import dataclass
 from threading import RLock
-from typing import ClassVar
+from typing import TypeAlias
 
 from l4re.dataspace import Dataspace
 from l4re.errors import AddressNotAvailable, InvalidArgument, NotFound, PermissionDenied
@@ -68,7 +68,7 @@ class RegionMap:
     All methods may be called from several threads, from signal handlers and from finalizers.
     """
 
-    F: ClassVar[type[RmFlags]] = RmFlags
+    F: TypeAlias = RmFlags
 
     def __init__(self) -> None:
         self._table: RangeTable[weakref.ref[Region]] = RangeTable()
@@ -175,16 +175,21 @@ class RegionMap:
             self._read_notes()
             there = self._table.at(addr)
         region = there[2]() if there is not None else None
-        if region is None or not region.mapped:
-            raise NotFound(f"no region covers the address {addr:#x}")
-        return region
+        if region is not None and region.mapped:
+            return region
+        for region in self._noted():
+            if region.address <= addr < region.address + region.mapped_size:
+                return region
+        raise NotFound(f"no region covers the address {addr:#x}")
 
     def regions(self, start: int = 0) -> list[Region]:
         """Return the regions in the order of their addresses, from the one that covers or follows ``start``."""
         with self._lock:
             self._read_notes()
             there = self._table.since(start)
-        return [region for *_, entry in there if (region := entry()) is not None and region.mapped]
+        found = [region for *_, entry in there if (region := entry()) is not None and region.mapped]
+        noted = [region for region in self._noted() if region.address + region.mapped_size > start]
+        return sorted(found + noted, key=lambda region: region.address) if noted else found
 
     def stats(self) -> RegionMapStats:
         """Return how much is attached."""
@@ -196,6 +201,10 @@ class RegionMap:
     def _update(self) -> None:
         with self._lock:
             self._read_notes()
+
+    def _noted(self) -> list[Region]:
+        """Regions still on notes: of other threads just now, or all of them inside a signal handler."""
+        return [region for entry in list(self._notes) if (region := entry()) is not None and region.mapped]
 
     def _read_notes(self) -> None:
         """Bring the table up to date; the caller holds the lock."""

@@ -1,0 +1,360 @@
+"""The checkable claims on L4Re's dataspaces, region map and allocator, by number.
+
+Where this package differs from L4Re the test says what happens instead and why; claims that belong to later parts
+(areas, reserved and private regions, range detach, quotas, services) are not here yet.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import pytest
+
+from l4re.dataspace import Dataspace
+from l4re.errors import (
+    AccessDenied,
+    AddressNotAvailable,
+    Closed,
+    Err,
+    InvalidArgument,
+    L4Error,
+    NotFound,
+    OutOfMemory,
+    OutOfRange,
+    PermissionDenied,
+)
+from l4re.factory import MemAlloc
+from l4re.linux.memfd import PAGE_SIZE as PAGE
+from l4re.linux.memfd import Mapping
+from l4re.rights import DsFlags
+from l4re.rm import Region, RegionMap
+from support.processes import Child, Link, processes
+
+F = RegionMap.F
+alloc = MemAlloc().alloc
+SIZE = 3 * PAGE + 10
+
+
+@pytest.fixture
+def ds() -> Iterator[Dataspace]:
+    with alloc(SIZE) as ds:
+        yield ds
+
+
+@pytest.fixture
+def rm() -> RegionMap:
+    return RegionMap()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Child]]:
+    with processes() as fork:
+        yield fork
+
+
+def die_quietly() -> None:
+    """For a child that is about to fault."""
+    faulthandler.disable()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def code_of(call: Callable[[], object]) -> int:
+    """The error code of a call that must fail."""
+    with pytest.raises(L4Error) as caught:
+        call()
+    return int(caught.value.code)
+
+
+# ---- dataspace ----
+
+
+def test_claim_01_a_fresh_dataspace_reads_as_zeros(rm: RegionMap, ds: Dataspace) -> None:
+    assert ds.read(0, SIZE) == bytes(SIZE)
+    with rm.attach(ds) as region:
+        assert bytes(region) == bytes(SIZE)
+
+
+def test_claim_02_the_size_is_the_one_asked_for(ds: Dataspace) -> None:
+    assert ds.size == SIZE
+
+
+def test_claim_03_size_and_flags_of_a_void_capability_raise_here_instead_of_being_zero(ds: Dataspace) -> None:
+    ds.close()
+    with pytest.raises(Closed):
+        _ = ds.size
+    with pytest.raises(Closed):
+        _ = ds.flags
+
+
+def test_claim_04_a_fresh_dataspace_has_r_and_w_but_never_x_here(ds: Dataspace) -> None:
+    assert ds.flags == DsFlags.RW
+
+
+def test_claim_05_without_w_no_w_is_reported(ds: Dataspace) -> None:
+    assert ds.ro.flags == ds.ro.info().flags == DsFlags.R
+
+
+def test_claim_06_clear_without_w_gives_eaccess_and_changes_nothing(ds: Dataspace) -> None:
+    ds.write(0, b"keep")
+    assert code_of(lambda: ds.ro.clear(0, 4)) == Err.EACCESS
+    assert ds.read(0, 4) == b"keep"
+
+
+def test_claim_07_clear_of_a_huge_size_zeroes_to_the_end(ds: Dataspace) -> None:
+    ds.write(0, b"x" * SIZE)
+    ds.clear(0, 1 << 62)
+    assert ds.read(0, SIZE) == bytes(SIZE)
+
+
+def test_claim_08_clear_behind_the_last_page_gives_erange(ds: Dataspace) -> None:
+    assert code_of(lambda: ds.clear(4 * PAGE, 1)) == Err.ERANGE
+    assert ds.clear(4 * PAGE - 1, 1) == 0
+
+
+def test_claim_09_copy_in_without_w_gives_eaccess(ds: Dataspace) -> None:
+    assert code_of(lambda: ds.ro.copy_in(0, ds, 0, 1)) == Err.EACCESS
+    assert code_of(lambda: ds.ro.copy_in(0, None, 0, 1)) == Err.EACCESS  # type: ignore[arg-type]
+
+
+def test_claim_10_copy_in_from_something_else_gives_einval(ds: Dataspace) -> None:
+    assert code_of(lambda: ds.copy_in(0, object(), 0, 1)) == Err.EINVAL  # type: ignore[arg-type]
+
+
+def test_claim_11_copy_in_is_a_snapshot(ds: Dataspace) -> None:
+    with alloc(SIZE) as source:
+        source.write(0, b"first")
+        ds.copy_in(0, source, 0, SIZE)
+        source.write(0, b"later")
+        assert ds.read(0, 5) == b"first"
+        ds.write(0, b"mine!")
+        assert source.read(0, 5) == b"later"
+
+
+def test_claim_12_copy_in_copies_exactly_those_bytes(ds: Dataspace) -> None:
+    with alloc(100) as source:
+        source.write(0, bytes(range(100)))
+        ds.write(0, b"\xee" * SIZE)
+        assert ds.copy_in(PAGE - 7, source, 13, 20) == 20
+        assert ds.read(PAGE - 8, 22) == b"\xee" + bytes(range(13, 33)) + b"\xee"
+        assert ds.copy_in(SIZE - 5, source, 0, 100) == 5  # cut at the end, silently as there
+        assert ds.copy_in(0, source, 95, 100) == 5
+
+
+def test_claim_13_mapping_for_writing_without_w_gives_eperm(ds: Dataspace) -> None:
+    assert code_of(lambda: ds.ro.map(Mapping, writable=True)) == Err.EPERM
+
+
+def test_claim_14_mapping_behind_the_end_gives_erange(ds: Dataspace) -> None:
+    assert code_of(lambda: ds.map(Mapping, PAGE, 4 * PAGE)) == Err.ERANGE
+
+
+@pytest.mark.processes
+def test_claim_15_two_processes_share_one_dataspace_and_nothing_else(
+    rm: RegionMap, ds: Dataspace, start: Callable[..., Child]
+) -> None:
+    def other(link: Link) -> None:
+        got, second = link.take()
+        with RegionMap().attach(got) as region:
+            view = memoryview(region)
+            link.say(bytes(view[:5]).decode())
+            view[:5] = b"there"
+            view.release()
+        second.write(0, b"other")
+
+    child = start(other)
+    with rm.attach(ds) as region, alloc(SIZE) as second:
+        memoryview(region)[:5] = b"here!"
+        child.give(ds, second)
+        assert child.hear() == "here!"
+        child.end()
+        assert bytes(region)[:5] == b"there"
+        assert second.read(0, 5) == b"other"
+
+
+# ---- region map ----
+
+
+def test_claim_18_a_search_finds_a_free_page_aligned_range(rm: RegionMap, ds: Dataspace) -> None:
+    regions = [rm.attach(ds) for _ in range(10)]
+    ends = sorted((region.addr, region.addr + region.mapped_size) for region in regions)
+    assert all(start % PAGE == 0 for start, _ in ends)
+    assert all(end <= start for (_, end), (start, _) in pairwise(ends))
+    for region in regions:
+        region.detach()
+
+
+def test_claim_19_align_21_gives_a_multiple_of_two_mebibytes(rm: RegionMap, ds: Dataspace) -> None:
+    with rm.attach(ds, align=21) as region:
+        assert region.addr % (2 << 20) == 0
+
+
+def test_claim_20_attaching_nothing_gives_einval(rm: RegionMap, ds: Dataspace) -> None:
+    assert code_of(lambda: rm.attach(ds, 0)) == Err.EINVAL
+
+
+def test_claim_21_attaching_one_byte_takes_one_page(rm: RegionMap, ds: Dataspace) -> None:
+    with rm.attach(ds, 1) as region:
+        assert region.mapped_size == PAGE
+        assert rm.find(region.addr + PAGE - 1) is region
+        assert len(memoryview(region)) == 1  # the buffer is exact here
+
+
+def free_address(rm: RegionMap, ds: Dataspace) -> int:
+    with rm.attach(ds) as region:
+        return region.addr
+
+
+def test_claim_22_a_fixed_attach_starts_at_its_page(rm: RegionMap, ds: Dataspace) -> None:
+    addr = free_address(rm, ds)
+    with rm.attach(ds, addr=addr + 5) as region:
+        assert region.addr == addr
+
+
+def test_claim_23_a_fixed_attach_over_a_region_gives_eaddrnotavail(rm: RegionMap, ds: Dataspace) -> None:
+    with rm.attach(ds) as region:
+        for addr in (region.addr, region.addr + PAGE):
+            assert code_of(lambda addr=addr: rm.attach(ds, addr=addr)) == Err.EADDRNOTAVAIL  # type: ignore[misc]
+        with pytest.raises(AddressNotAvailable):
+            rm.attach(ds, addr=region.addr - PAGE)
+        memoryview(region)[0] = 1
+        assert bytes(region)[0] == 1
+
+
+def test_claim_27_unknown_flags_give_einval(rm: RegionMap, ds: Dataspace) -> None:
+    assert code_of(lambda: rm.attach(ds, flags=F.RW | 1 << 25)) == Err.EINVAL
+
+
+def test_claim_28_attaching_a_closed_capability_raises_closed_here(rm: RegionMap, ds: Dataspace) -> None:
+    ds.close()
+    with pytest.raises(Closed):
+        rm.attach(ds)
+
+
+def test_claim_30_a_read_only_region_cannot_be_written(rm: RegionMap, ds: Dataspace) -> None:
+    ds.write(0, b"data")
+    with rm.attach(ds, flags=F.R) as region:
+        assert bytes(region)[:4] == b"data"
+        with pytest.raises(TypeError):
+            memoryview(region)[0] = 1
+
+
+@pytest.mark.processes
+def test_claim_30_writing_past_the_buffer_protocol_faults(
+    rm: RegionMap, ds: Dataspace, start: Callable[..., Child]
+) -> None:
+    def poke(link: Link) -> None:
+        die_quietly()
+        region = rm.attach(ds, flags=F.R)
+        ctypes.memset(region.addr, 1, 1)
+
+    assert start(poke).join() == -signal.SIGSEGV
+    assert ds.read(0, 1) == b"\0"
+
+
+def test_claim_31_an_offset_shows_a_later_page(rm: RegionMap, ds: Dataspace) -> None:
+    ds.write(PAGE, b"second")
+    with rm.attach(ds, offset=PAGE) as region:
+        assert bytes(region)[:6] == b"second"
+        assert region.size == SIZE - PAGE
+
+
+def test_claim_32_two_regions_of_one_dataspace_show_the_same(rm: RegionMap, ds: Dataspace) -> None:
+    with rm.attach(ds) as one, rm.attach(ds) as two:
+        assert one.addr != two.addr
+        memoryview(one)[3] = 42
+        assert bytes(two)[3] == 42
+
+
+def test_claim_33_a_region_outlives_the_capability(rm: RegionMap, ds: Dataspace) -> None:
+    with rm.attach(ds) as region:
+        ds.close()
+        memoryview(region)[0] = 1
+        assert bytes(region)[0] == 1
+
+
+def test_claim_34_find_tells_all_about_a_region(rm: RegionMap, ds: Dataspace) -> None:
+    with rm.attach(ds, 2 * PAGE, offset=PAGE, flags=F.R) as region:
+        found = rm.find(region.addr + PAGE + 7)
+        assert (found.addr, found.size, found.offset, found.flags) == (region.addr, 2 * PAGE, PAGE, F.R)
+        assert found.dataspace is ds
+
+
+def test_claim_35_find_in_a_hole_gives_enoent(rm: RegionMap, ds: Dataspace) -> None:
+    assert code_of(lambda: rm.find(free_address(rm, ds))) == Err.ENOENT
+
+
+def test_claim_36_an_address_in_the_middle_detaches_the_whole(rm: RegionMap, ds: Dataspace) -> None:
+    region = rm.attach(ds)
+    assert rm.detach(region.addr + PAGE + 9) is ds
+    assert not region.mapped
+
+
+def test_claim_37_detaching_a_hole_gives_enoent(rm: RegionMap, ds: Dataspace) -> None:
+    assert code_of(lambda: rm.detach(free_address(rm, ds))) == Err.ENOENT
+    with pytest.raises(NotFound):
+        rm.detach(0)
+
+
+@pytest.mark.processes
+def test_claim_43_detached_memory_is_not_readable(rm: RegionMap, ds: Dataspace, start: Callable[..., Child]) -> None:
+    def peek(link: Link) -> None:
+        die_quietly()
+        region = rm.attach(ds, align=30)
+        addr = region.addr
+        region.detach()
+        ctypes.string_at(addr, 1)
+
+    assert start(peek).join() == -signal.SIGSEGV
+
+
+def test_claim_47_regions_come_in_the_order_of_addresses(rm: RegionMap, ds: Dataspace) -> None:
+    regions: list[Region] = [rm.attach(ds) for _ in range(5)]
+    regions.sort(key=lambda region: region.addr)
+    assert rm.regions() == regions
+    assert rm.regions(regions[2].addr + PAGE) == regions[2:]
+    for region in regions:
+        region.detach()
+
+
+# ---- allocator ----
+
+
+def test_claim_48_allocating_nothing_gives_erange() -> None:
+    assert code_of(lambda: alloc(0)) == Err.ERANGE
+
+
+def test_claim_49_a_negative_size_gives_erange() -> None:
+    assert code_of(lambda: alloc(-PAGE)) == Err.ERANGE
+    # With CONTINUOUS it means "nearly all there is" in L4Re; nobody wants that of a shared machine.
+    assert code_of(lambda: alloc(-PAGE, flags=MemAlloc.F.CONTINUOUS)) == Err.ERANGE
+
+
+def test_claim_50_one_byte_takes_a_page(rm: RegionMap) -> None:
+    with alloc(1) as ds, rm.attach(ds) as region:
+        assert ds.info().size == 1
+        assert region.mapped_size == PAGE
+        with pytest.raises(OutOfRange):  # the byte size is the limit here, not the page
+            rm.attach(ds, PAGE)
+
+
+def test_claim_51_continuous_memory_that_is_not_there_gives_enomem_at_once() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OutOfMemory):
+        alloc(1 << 50, flags=MemAlloc.F.CONTINUOUS)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("error", [AccessDenied, PermissionDenied])
+def test_missing_rights_are_permission_errors_to_python(error: type[Exception]) -> None:
+    assert issubclass(error, PermissionError)
+
+
+def test_bad_arguments_are_value_errors_to_python() -> None:
+    assert issubclass(InvalidArgument, ValueError)
+    assert issubclass(OutOfRange, ValueError)
