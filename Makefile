@@ -1,24 +1,43 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Both set up what they need.
-PYTHON ?= python3
+# Two commands on a fresh machine: `make demo` and `make test`. Both set up what they need:
+# Python 3.11 or newer, a C compiler and its package index are all they ask for.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
-NATIVE := $(wildcard src/l4re/_native/*.c src/l4re/_native/*.h)
 LEAF   := src/l4re/_native/leaf.abi3.so
+NATIVE := $(wildcard src/l4re/_native/*.c src/l4re/_native/*.h)
+PYTEST  = $(BIN)/python -m pytest -q
+# A tool that succeeds says nothing; one that fails says everything it said.
+QUIET   = mkdir -p build; dir=$$(mktemp -d build/make.XXXXXX) || exit 1; trap 'rm -rf "$$dir"' EXIT; \
+	quiet() { "$$@" >>"$$dir/log" 2>&1 || { cat "$$dir/log" >&2; exit 1; }; }
 
-.PHONY: demo test lint bench soak fuzz model native clean
+.PHONY: demo test processes lint bench soak fuzz docs native clean help
+.DELETE_ON_ERROR:
 
+help:
+	@echo 'make demo   the shared dataspace example: two programs, one Lua script'
+	@echo 'make test   all tests but the long ones     make lint   ruff, mypy, import-linter'
+	@echo 'make bench  round trips beside peers        make docs   docs/reference from the docstrings'
+	@echo 'make soak   long tests                      make fuzz   long random tests'
+	@echo 'make clean  remove everything made here     .ci/run     what a change has to pass'
+
+# Runs again when the project's description changes.
 $(VENV)/.ready: pyproject.toml setup.py
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip setuptools
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[dev]'
-	touch $@
+	@test -n "$(PYTHON)" || { echo 'pyl4re needs Python 3.11 or newer: none found (make PYTHON=/path/to/python3)' >&2; exit 1; }
+	@command -v cc >/dev/null || command -v gcc >/dev/null || { echo 'pyl4re needs a C compiler: no cc or gcc found' >&2; exit 1; }
+	@echo 'Setting up $(VENV) ...' >&2
+	@$(QUIET); \
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || quiet $(PYTHON) -m venv --clear $(VENV); \
+	quiet $(BIN)/python -m pip install --disable-pip-version-check --upgrade pip setuptools; \
+	quiet $(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --editable '.[dev]'
+	@touch $@
 
 # Built aside and renamed into place: a running process keeps the file it mapped.
 $(LEAF): $(NATIVE) setup.py | $(VENV)/.ready
-	@mkdir -p build
-	@dir=$$(mktemp -d build/leaf.XXXXXX) && \
-	$(BIN)/python setup.py --quiet build_ext --build-temp $$dir/tmp --build-lib $$dir/lib && \
-	mv $$dir/lib/l4re/_native/leaf.abi3.so $@ && rm -rf $$dir
+	@$(QUIET); \
+	quiet $(BIN)/python setup.py --quiet build_ext --build-temp $$dir/tmp --build-lib $$dir/lib; \
+	grep -F 'warning:' "$$dir/log" >&2; \
+	mv $$dir/lib/l4re/_native/leaf.abi3.so $@
 
 native: $(LEAF)
 
@@ -26,24 +45,31 @@ demo: $(LEAF)
 	@$(BIN)/l4re run examples/shared_ds/shared_ds.lua
 
 test: $(LEAF)
-	$(BIN)/python -m pytest -q -m 'not soak and not fuzz'
+	$(PYTEST) -m 'not soak and not fuzz'
+
+processes: $(LEAF)
+	$(PYTEST) -m 'processes and not soak and not fuzz'
 
 lint: $(LEAF)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/mypy --strict tests examples bench
-	$(BIN)/lint-imports
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/mypy --no-error-summary $(wildcard tests examples bench docs)
+	@$(QUIET); echo lint-imports; quiet $(BIN)/lint-imports --no-logo
+
+docs: $(LEAF)
+	$(BIN)/python docs/generate.py
 
 bench: $(LEAF)
 	$(BIN)/python -m bench
 
 soak: $(LEAF)
-	$(BIN)/python -m pytest -q -m soak
+	$(PYTEST) -m soak
 
 fuzz: $(LEAF)
-	$(BIN)/python -m pytest -q -m fuzz
+	$(PYTEST) -m fuzz
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info src/*.egg-info $(LEAF) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info src/*.egg-info $(LEAF)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

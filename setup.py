@@ -17,4 +17,6 @@ setup(
             py_limited_api=True,
         )
     ],
+    # One wheel per architecture serves every CPython from 3.11 on.
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )
