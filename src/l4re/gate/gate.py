@@ -150,8 +150,9 @@ class Gate(Capability):
         except ValueError:
             _check_size(words, data, caps)
             raise
-        if answer.__class__ is tuple and not answer[3]:  # type: ignore[index]
-            return answer  # type: ignore[return-value]
+        if answer.__class__ is tuple and not answer[3]:
+            reply: Answer = answer
+            return reply
         return self._finish(session, answer, label, words, data, caps, None, False)
 
     async def transact_async(
@@ -260,6 +261,8 @@ class Gate(Capability):
             return Busy(f"{self!r}: the server does not take what was sent before")
         if status == leaf.BROKEN:
             return IpcError(f"{self!r}: the server broke the session protocol; the session was given up")
+        if status == leaf.FORKED:
+            return IpcError(f"{self!r}: a signal handler forked during the call; the answer goes to the parent process")
         if self.closed:
             return Closed("this gate is closed")
         return PeerGone(f"{self!r}: the server ended or revoked the capability")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from l4re._native import leaf
@@ -21,8 +21,8 @@ class CallPath(Protocol):
     """What a gate calls through: a session page, or a server loop of the same thread."""
 
     def call(
-        self, label: int, words: bytes, data: object, items: int, fds: object, timeout_ns: int, flags: int, /
-    ) -> object: ...
+        self, label: int, words: bytes, data: Any, items: int, fds: Any, timeout_ns: int, flags: int, /
+    ) -> Any: ...
 
     def close(self) -> None: ...
 
