@@ -22,7 +22,19 @@ from l4re.wire import session as wire
 from l4re.wire.port import PortKind, PortMessage
 from l4re.wire.session import Field, Head, State
 
-__all__ = ["FIXED", "RawClient", "RawPage", "RawServer", "inbox_of", "memfd", "pair", "receive", "send", "wait_for"]
+__all__ = [
+    "FIXED",
+    "RawClient",
+    "RawPage",
+    "RawServer",
+    "hung_up",
+    "inbox_of",
+    "memfd",
+    "pair",
+    "receive",
+    "send",
+    "wait_for",
+]
 
 PATIENCE = 20.0
 
@@ -61,6 +73,13 @@ def wait_for(sock: socket.socket, timeout: float = PATIENCE) -> None:
     poll.register(sock, select.POLLIN)
     if not poll.poll(timeout * 1000):
         raise TimeoutError(f"nothing came within {timeout} s")
+
+
+def hung_up(sock: socket.socket) -> bool:
+    """Whether the other side is gone, whatever it left to read."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    return bool(poll.poll(0))
 
 
 def receive(sock: socket.socket, timeout: float = PATIENCE) -> tuple[bytes, list[int]]:
@@ -188,6 +207,7 @@ class RawClient(_Owner):
         self.port = self.owned.enter_context(socket.socket(fileno=os.dup(port)))
         self.keep = keep
         self.kept: list[socket.socket] = []
+        self.page_fd = -1
         self.sock: Any = None
         self.page: Any = None
         if open:
@@ -205,7 +225,7 @@ class RawClient(_Owner):
         assert self.handshake([theirs.fileno(), fd])
         if self.keep:
             self.kept.append(self.owned.enter_context(theirs))
-            self.own(fd)
+            self.page_fd = self.own(fd)
         else:
             theirs.close()
             os.close(fd)
