@@ -86,6 +86,7 @@ BROKEN: int
 REFUSED: int
 FULL: int
 CLOSED: int
+FORKED: int
 ONE_WAY: int
 PAGE_BYTES: int
 PAGE_LONG: int

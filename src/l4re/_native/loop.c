@@ -212,7 +212,7 @@ static PyObject *take(Source *s)
     s->requests++;
     l->requests++;
     PyObject *request = page_tuple(s->page, &head, &s->inbox, s->owner, (PyObject *)s);
-    if (s->one_way) {
+    if (s->one_way && s->page) {                        /* a finalizer may just have closed it */
         atomic_store_explicit(&s->page->state, word_of(sequence, FREE), memory_order_release);
         atomic_thread_fence(memory_order_seq_cst);
         if (atomic_load_explicit(&s->page->client_asleep, memory_order_relaxed))

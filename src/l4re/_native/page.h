@@ -38,7 +38,7 @@ enum {
 };
 
 /* What a call gives when it gives no answer. */
-enum status { GONE = 1, SEND_TIMEOUT, RECEIVE_TIMEOUT, BUSY, STALE, BROKEN, REFUSED, FULL, CLOSED };
+enum status { GONE = 1, SEND_TIMEOUT, RECEIVE_TIMEOUT, BUSY, STALE, BROKEN, REFUSED, FULL, CLOSED, FORKED };
 
 struct page {
     _Alignas(64) _Atomic uint64_t state;                /* sequence << 8 | page_state */

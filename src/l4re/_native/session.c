@@ -164,8 +164,8 @@ static int await_state(Session *s, uint64_t wanted, int64_t timeout)
         int result = 0;
         if ((seen = look(s, wanted)))
             result = seen < 0 ? BROKEN : 0;
-        else if (PyErr_CheckSignals() < 0)
-            result = -1;
+        else if (PyErr_CheckSignals() < 0 || s->generation != leaf_generation())
+            result = PyErr_Occurred() ? -1 : FORKED;    /* by a signal handler: we are the child, the page is not ours */
         else if (s->inbox.end || s->inbox.refused)
             result = s->inbox.refused ? REFUSED : GONE;
         else if (s->inbox.broken)
@@ -192,6 +192,8 @@ static int await_state(Session *s, uint64_t wanted, int64_t timeout)
             else
                 result = -2;                            /* woken: look again */
         }
+        if (s->generation != leaf_generation())
+            return result;
         atomic_store_explicit(&s->page->client_asleep, 0, memory_order_relaxed);
         if (result != -2) {
             if (result == 0)
@@ -282,8 +284,8 @@ static PyObject *leave(Session *s, PyObject *result)
 /* What a wait that did not succeed leaves behind: the request taken back, or the session abandoned. */
 static PyObject *give_up(Session *s, int status, unsigned fds)
 {
-    bool back = withdraw(s);
-    if (!back && look(s, word_of(s->sequence, DONE)) == 1 && status == SEND_TIMEOUT)
+    bool back = s->generation == leaf_generation() && withdraw(s);
+    if (!back && status == SEND_TIMEOUT && look(s, word_of(s->sequence, DONE)) == 1)
         return collect(s);                              /* it came after all */
     if (!back || fds || (status != SEND_TIMEOUT && status != -1))
         s->dead = true;
@@ -481,7 +483,7 @@ int leaf_session_init(PyObject *module)
 {
     static const struct { const char *name; int value; } constants[] = {
         {"GONE", GONE}, {"SEND_TIMEOUT", SEND_TIMEOUT}, {"RECEIVE_TIMEOUT", RECEIVE_TIMEOUT}, {"BUSY", BUSY},
-        {"STALE", STALE}, {"BROKEN", BROKEN}, {"REFUSED", REFUSED}, {"FULL", FULL}, {"CLOSED", CLOSED},
+        {"STALE", STALE}, {"BROKEN", BROKEN}, {"REFUSED", REFUSED}, {"FULL", FULL}, {"CLOSED", CLOSED}, {"FORKED", FORKED},
         {"ONE_WAY", ONE_WAY}, {"PAGE_BYTES", PAGE_BYTES}, {"PAGE_LONG", PAGE_LONG},
     };
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)

@@ -263,6 +263,8 @@ class Gate(Capability):
             return IpcError(f"{self!r}: the server broke the session protocol; the session was given up")
         if status == leaf.FORKED:
             return IpcError(f"{self!r}: a signal handler forked during the call; the answer goes to the parent process")
+        if status == leaf.FORKED:
+            return IpcError(f"{self!r}: a signal handler forked during the call; the answer goes to the parent process")
         if self.closed:
             return Closed("this gate is closed")
         return PeerGone(f"{self!r}: the server ended or revoked the capability")
@@ -285,11 +287,11 @@ class Gate(Capability):
                 break
             if leaf.wait((~port,), -1 if deadline is None else nanoseconds_left(deadline)) < 0:
                 raise IpcTimeout(f"{self!r}: the port is full and no server reads it", code=IpcErr.SETIMEOUT.code)
-        loop = this_thread.loop
-        direct = loop.own_port(session) if loop is not None else None
-        if direct is not None:
-            session.close()
-            return direct
+        for loop in this_thread.loops:
+            direct = loop.own_port(session)
+            if direct is not None:
+                session.close()
+                return direct
         return session
 
     def _refusal(self) -> Exception:

@@ -10,11 +10,12 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
+from l4re._native import leaf
+
 if TYPE_CHECKING:
-    from l4re._native import leaf
     from l4re.gate.gate import Gate
 
-__all__ = ["CallPath", "LoopThread", "remember", "this_thread"]
+__all__ = ["CallPath", "LoopThread", "forget_own", "remember", "this_thread"]
 
 
 class CallPath(Protocol):
@@ -40,6 +41,8 @@ class _Sentinel:
     def __init__(self) -> None:
         self.ident = threading.get_ident()
         self.gates: weakref.WeakSet[Gate] = weakref.WeakSet()
+        #: Sessions ever opened by this thread.
+        self.opened = 0
 
     def __del__(self) -> None:
         for gate in list(self.gates):
@@ -49,7 +52,8 @@ class _Sentinel:
 class _ThisThread(threading.local):
     def __init__(self) -> None:
         self.sentinel = _Sentinel()
-        self.loop: LoopThread | None = None
+        #: The server loops that run in this thread, one in a handler of the other.
+        self.loops: list[LoopThread] = []
 
 
 this_thread = _ThisThread()
@@ -57,4 +61,15 @@ this_thread = _ThisThread()
 
 def remember(gate: Gate) -> None:
     """Close this thread's session of ``gate`` when the thread ends."""
-    this_thread.sentinel.gates.add(gate)
+    sentinel = this_thread.sentinel
+    sentinel.gates.add(gate)
+    sentinel.opened += 1
+
+
+def forget_own(loop: LoopThread) -> None:
+    """Drop this thread's sessions to ``loop``, which it is about to run itself: nobody would answer."""
+    sentinel = this_thread.sentinel
+    for gate in list(sentinel.gates):
+        session = gate._sessions.get(sentinel.ident)
+        if isinstance(session, leaf.Session) and not session.dead and loop.own_port(session) is not None:
+            gate._forget(session)

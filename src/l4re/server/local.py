@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import weakref
+from threading import get_ident
 from typing import Any, Self
 
 from l4re._native import leaf
 from l4re.cap import Export, export_all, import_all
 from l4re.errors import Closed
 from l4re.gate.channel import check_label
-from l4re.gate.gate import Gate
+from l4re.gate.gate import Answer, Gate, Message
 from l4re.gate.threads import CallPath
 from l4re.linux.fd import Fd
 from l4re.rights import Rights
@@ -41,6 +42,8 @@ class DirectPath:
         binding = self._binding()
         if binding is None or binding.server.closed:
             return leaf.GONE
+        if binding.server._runs_elsewhere():
+            return leaf.STALE
         cut = len(words) - ITEM_BYTES * items
         caps = import_all(words[cut:], [os.dup(fd) for fd in fds or ()]) if items else ()
         answer = binding.server._answer(binding, self._low, label, words[:cut], bytes(data), caps)
@@ -82,9 +85,19 @@ class LocalGate(Gate):
             return super()._open(deadline)
         return DirectPath(self._binding, int(self._rights) & 3)
 
-    def _slow(self, *args: Any) -> Any:
-        self._sessions.clear() if not self._binding.server._runs_elsewhere() else None
-        return super()._slow(*args)
+    def call(self, *args: Any, **options: Any) -> Message:
+        self._settle()
+        return super().call(*args, **options)
+
+    def transact(self, *args: Any, **options: Any) -> Answer:
+        self._settle()
+        return super().transact(*args, **options)
+
+    def _settle(self) -> None:
+        """Take no session to a loop that nobody runs any more."""
+        session = self._sessions.get(get_ident())
+        if isinstance(session, leaf.Session) and not self._binding.server._runs_elsewhere():
+            self._forget(session)
 
     def _check(self) -> None:
         if self._gone:

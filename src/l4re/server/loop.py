@@ -18,7 +18,7 @@ from l4re._native import leaf
 from l4re.cap import Capability, export_all, import_all
 from l4re.errors import Busy, Closed, Err, InvalidArgument, L4Error
 from l4re.gate.gate import MAX_DATA, Answer
-from l4re.gate.threads import CallPath, this_thread
+from l4re.gate.threads import CallPath, forget_own, this_thread
 from l4re.irq import IrqHandler
 from l4re.linux.clock import deadline_after, nanoseconds_left
 from l4re.linux.fd import Fd
@@ -73,6 +73,10 @@ class _Wakeup:
     def ring(self) -> None:
         os.eventfd_write(self._fd.fileno(), 1)
 
+    @property
+    def closed(self) -> bool:
+        return self._fd.closed
+
     def ready(self) -> None:
         try:
             os.eventfd_read(self._fd.fileno())
@@ -107,6 +111,7 @@ class RegistryServer:
         self._wait = -1  # how long the loop may sleep; 0 once there is a reason to look up
         self._thread: int | None = None
         self._port: Port | None = None
+        self._known = (0, 0)  # the thread that ran us last, and how many sessions it had opened by then
 
     # ---- for users ----
 
@@ -121,7 +126,8 @@ class RegistryServer:
 
     @property
     def closed(self) -> bool:
-        return self._closed
+        """Whether it was closed, or is a forked child's copy: the parent's server stays the parent's."""
+        return self._closed or self._wakeup.closed
 
     @property
     def caller(self) -> Caller:
@@ -162,6 +168,10 @@ class RegistryServer:
 
         On return ``fileno()`` is readable whenever something waits.
         """
+        return self._step(timeout)[0]
+
+    def _step(self, timeout: float | None) -> tuple[int, bool]:
+        """How much was handled, and whether stop() was called."""
         deadline = deadline_after(timeout)
         handled = 0
         with self._running():
@@ -177,9 +187,9 @@ class RegistryServer:
                     continue
                 self._dispatch(event)
                 handled += 1
-            self._stopping = False
+            stopped, self._stopping = self._stopping, False
             self._update_wait()
-        return handled
+        return handled, stopped
 
     async def serve(self) -> LoopEnd:
         """Serve inside an asyncio program, until ``stop()`` or orphaned."""
@@ -187,23 +197,26 @@ class RegistryServer:
 
         from l4re.linux.readable import readable
 
-        while True:
-            stopping = self._stopping
-            handled = self.step(0)
-            if stopping:
-                return LoopEnd.STOPPED
-            if handled:
-                await asyncio.sleep(0)  # the others have their turn before we look once more
-            elif self._orphaned():
-                return LoopEnd.ORPHANED
-            else:
-                await readable(self.fileno())
+        this_thread.loops.append(self)  # whoever calls us from this thread must not wait for us
+        try:
+            while True:
+                handled, stopped = self._step(0)
+                if stopped:
+                    return LoopEnd.STOPPED
+                if handled:
+                    await asyncio.sleep(0)  # the others have their turn before we look once more
+                elif self._orphaned():
+                    return LoopEnd.ORPHANED
+                else:
+                    await readable(self.fileno())
+        finally:
+            this_thread.loops.remove(self)
 
     def stop(self) -> None:
         """Make ``loop()`` return; from any thread, any handler, or before it runs."""
         self._stopping = True
         self._wait = 0
-        if not self._closed:
+        if not self.closed:
             self._wakeup.ring()
 
     def fileno(self) -> int:
@@ -222,6 +235,9 @@ class RegistryServer:
             Busy: the loop runs.
         """
         if self._closed:
+            return
+        if self.closed:
+            self._closed = True
             return
         if self._thread is not None:
             raise Busy("the loop runs; stop() it first")
@@ -242,8 +258,9 @@ class RegistryServer:
     # ---- the loop ----
 
     def _check(self) -> None:
-        if self._closed:
-            raise Closed("this server is closed")
+        if self.closed:
+            forked = not self._closed
+            raise Closed("this server belongs to the process before the fork" if forked else "this server is closed")
 
     def _running(self) -> _Running:
         self._check()
@@ -373,8 +390,10 @@ class RegistryServer:
 
     def own_port(self, session: leaf.Session) -> CallPath | None:
         """Return a direct path when ``session`` was just opened to one of our own ports."""
-        for binding in list(self.registry._bindings.values()):
-            for port in list(binding.ports.values()):
+        seen: set[Port] = set()
+        while fresh := {port for at in self.registry._bindings.values() for port in at.ports.values()} - seen:
+            seen |= fresh  # reading one may bring new ones, derived from it
+            for port in fresh:
                 for _ in range(ROUNDS):  # our handshake is behind whatever else is queued, and that is bounded
                     if port.end.closed or not port.ready():
                         break
@@ -389,7 +408,7 @@ class RegistryServer:
 class _Running:
     """While a thread runs the loop; on the way out, no client is left waiting for a look nobody takes."""
 
-    __slots__ = ("_before", "_server")
+    __slots__ = ("_server",)
 
     def __init__(self, server: RegistryServer) -> None:
         self._server = server
@@ -400,15 +419,19 @@ class _Running:
         if server._thread is not None:
             raise Busy("another thread runs this loop" if server._thread != me else "this loop runs already")
         server._thread = me
-        self._before = this_thread.loop
-        this_thread.loop = server
+        this_thread.loops.append(server)
+        known = (me, this_thread.sentinel.opened)
+        if known != server._known:
+            forget_own(server)
+            server._known = known
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         server = self._server
-        this_thread.loop = self._before
+        this_thread.loops.pop()
         server._thread = None
+        server._check()  # something that ran here may have forked, and this be the child
         if server._leaf.settle():
             server._wakeup.ring()
 
