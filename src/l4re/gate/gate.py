@@ -76,7 +76,7 @@ class Gate(Capability):
     call opens a session of the child's own.
     """
 
-    __slots__ = ("_link", "_port", "_rights", "_sessions", "_spares")
+    __slots__ = ("_last_word", "_link", "_port", "_rights", "_sessions", "_spares")
 
     kind: ClassVar[str] = "gate"
 
@@ -87,6 +87,7 @@ class Gate(Capability):
         self._link = link or Link()
         self._sessions: dict[int, CallPath] = {}
         self._spares: list[leaf.Session] = []
+        self._last_word = ""
 
     # ---- calling ----
 
@@ -255,8 +256,7 @@ class Gate(Capability):
         if status == leaf.RECEIVE_TIMEOUT:
             return IpcTimeout(f"{self!r}: the server took the request but did not answer in the time given")
         if status == leaf.REFUSED:
-            code, text = unpack_refusal(getattr(session, "refusal", ""))
-            return error_from_code(code, text)
+            return _refused(getattr(session, "refusal", ""))
         if status == leaf.FULL:
             return Busy(f"{self!r}: the server does not take what was sent before")
         if status == leaf.BROKEN:
@@ -267,7 +267,7 @@ class Gate(Capability):
             return IpcError(f"{self!r}: a signal handler forked during the call; the answer goes to the parent process")
         if self.closed:
             return Closed("this gate is closed")
-        return PeerGone(f"{self!r}: the server ended or revoked the capability")
+        return self._refusal()
 
     # ---- sessions ----
 
@@ -297,14 +297,15 @@ class Gate(Capability):
     def _refusal(self) -> Exception:
         """Why the port is shut: the server's last word, if it left one."""
         try:
-            said = leaf.recv(self.fileno())
-        except OSError:
+            said = leaf.recv(self._port.fileno()) if self._port is not None else None
+        except (OSError, Closed):
             said = None
         if said is not None:
             take(said[1])
             if said[0][:1] == b"R":
-                code, text = unpack_refusal(said[0][16:].decode(errors="replace"))
-                return error_from_code(code, text)
+                self._last_word = said[0][16:].decode(errors="replace")
+        if self._last_word:
+            return _refused(self._last_word)
         return PeerGone(f"{self!r}: the server ended or revoked the capability")
 
     def _spare(self, deadline: int | None) -> leaf.Session:
@@ -380,6 +381,12 @@ class Gate(Capability):
 
     def __repr__(self) -> str:
         return "<Gate closed>" if self.closed else f"<Gate {self._rights.letters()} fd {self.fileno()}>"
+
+
+def _refused(text: str) -> Exception:
+    """Return the error that a server's refusal means; it may say anything."""
+    code, why = unpack_refusal(text)
+    return error_from_code(-code, why) if code else IpcError(f"the server refused: {why!r}")
 
 
 def _check_size(words: bytes, data: Any, caps: Sequence[Capability | None]) -> None:
