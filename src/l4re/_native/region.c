@@ -10,6 +10,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
+#include <structmember.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -29,10 +31,10 @@ enum {
 typedef struct {
     PyObject_HEAD
     char *start;
-    size_t size;                /* as asked for: what views show */
-    size_t length;              /* as mapped: whole pages */
+    Py_ssize_t size;            /* as asked for: what views show */
+    Py_ssize_t length;          /* as mapped: whole pages */
     PyObject *lease;            /* borrowed; NULL while nobody looks */
-    bool writable;
+    bool readonly;
     bool mapped;
 } Mapping;
 
@@ -209,9 +211,9 @@ static PyObject *mapping_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
         return NULL;
     }
     self->start = start;
-    self->size = (size_t)size;
-    self->length = p.length;
-    self->writable = writable;
+    self->size = size;
+    self->length = (Py_ssize_t)p.length;
+    self->readonly = !writable;
     self->mapped = true;
     return (PyObject *)self;
 }
@@ -223,7 +225,7 @@ static int release_pages(Mapping *self)
 {
     self->mapped = false;
     PyThreadState *dropped = self->length >= LARGE ? PyEval_SaveThread() : NULL;
-    int error = munmap(self->start, self->length) < 0 ? errno : 0;
+    int error = munmap(self->start, (size_t)self->length) < 0 ? errno : 0;
     if (dropped)
         PyEval_RestoreThread(dropped);
     return error;
@@ -288,7 +290,7 @@ static int mapping_getbuffer(PyObject *object, Py_buffer *view, int flags)
         ((Lease *)lease)->mapping = self;
         self->lease = lease;
     }
-    int result = PyBuffer_FillInfo(view, lease, self->start, (Py_ssize_t)self->size, !self->writable, flags);
+    int result = PyBuffer_FillInfo(view, lease, self->start, self->size, self->readonly, flags);
     Py_DECREF(lease);
     return result;
 }
@@ -315,56 +317,22 @@ static void lease_dealloc(PyObject *object)
 
 /* ---- looking ---- */
 
-static PyObject *get_address(PyObject *self, void *unused)
-{
-    (void)unused;
-    return PyLong_FromVoidPtr(((Mapping *)self)->start);
-}
-
-static PyObject *get_size(PyObject *self, void *unused)
-{
-    (void)unused;
-    return PyLong_FromSize_t(((Mapping *)self)->size);
-}
-
-static PyObject *get_mapped_size(PyObject *self, void *unused)
-{
-    (void)unused;
-    return PyLong_FromSize_t(((Mapping *)self)->length);
-}
-
-static PyObject *get_readonly(PyObject *self, void *unused)
-{
-    (void)unused;
-    return PyBool_FromLong(!((Mapping *)self)->writable);
-}
-
-static PyObject *get_mapped(PyObject *self, void *unused)
-{
-    (void)unused;
-    return PyBool_FromLong(((Mapping *)self)->mapped);
-}
-
 static PyObject *get_exports(PyObject *self, void *unused)
 {
     (void)unused;
     return PyLong_FromSsize_t(count_views((Mapping *)self));
 }
 
-static PyObject *get_owner(PyObject *self, void *unused)
-{
-    (void)unused;
-    PyObject *mapping = (PyObject *)((Lease *)self)->mapping;
-    Py_INCREF(mapping);
-    return mapping;
-}
+static PyMemberDef mapping_members[] = {
+    {"address", T_ULONG, offsetof(Mapping, start), READONLY, "Where it starts; it keeps the number after unmap()."},
+    {"size", T_PYSSIZET, offsetof(Mapping, size), READONLY, "Bytes that were asked for and that views show."},
+    {"mapped_size", T_PYSSIZET, offsetof(Mapping, length), READONLY, "Bytes of the whole pages it occupies."},
+    {"readonly", T_BOOL, offsetof(Mapping, readonly), READONLY, "Whether writing is refused."},
+    {"mapped", T_BOOL, offsetof(Mapping, mapped), READONLY, "False after unmap()."},
+    {NULL, 0, 0, 0, NULL},
+};
 
 static PyGetSetDef mapping_fields[] = {
-    {"address", get_address, NULL, "Where it starts; it keeps the number after unmap().", NULL},
-    {"size", get_size, NULL, "Bytes that were asked for and that views show.", NULL},
-    {"mapped_size", get_mapped_size, NULL, "Bytes of the whole pages it occupies.", NULL},
-    {"readonly", get_readonly, NULL, "Whether writing is refused.", NULL},
-    {"mapped", get_mapped, NULL, "False after unmap().", NULL},
     {"exports", get_exports, NULL, "How many views are alive.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -379,6 +347,7 @@ static PyType_Slot mapping_slots[] = {
     {Py_tp_doc, "Memory of a sealed memfd in this address space, lent out through the buffer protocol."},
     {Py_tp_new, mapping_new},
     {Py_tp_dealloc, mapping_dealloc},
+    {Py_tp_members, mapping_members},
     {Py_tp_getset, mapping_fields},
     {Py_tp_methods, mapping_methods},
     {Py_bf_getbuffer, mapping_getbuffer},
@@ -393,15 +362,15 @@ static PyType_Spec mapping_spec = {
     .slots = mapping_slots,
 };
 
-static PyGetSetDef lease_fields[] = {
-    {"mapping", get_owner, NULL, "The mapping that is kept alive.", NULL},
-    {NULL, NULL, NULL, NULL, NULL},
+static PyMemberDef lease_members[] = {
+    {"mapping", T_OBJECT_EX, offsetof(Lease, mapping), READONLY, "The mapping that is kept alive."},
+    {NULL, 0, 0, 0, NULL},
 };
 
 static PyType_Slot lease_slots[] = {
     {Py_tp_doc, "What a view of a mapping refers to: the mapping stays while this exists."},
     {Py_tp_dealloc, lease_dealloc},
-    {Py_tp_getset, lease_fields},
+    {Py_tp_members, lease_members},
     {Py_bf_getbuffer, lease_getbuffer},
     {Py_bf_releasebuffer, ignore_release},
     {0, NULL},

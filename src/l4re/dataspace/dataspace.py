@@ -454,8 +454,8 @@ class Dataspace(Capability):
             raise PermissionDenied(_sealed_text(seals), wanted=Rights.RW, held=Rights.R) from error
         if addr:
             there = maps.occupants(addr, addr + size)
-            what = f": there is {there[0]}" if there else ""
-            what += f" and {len(there) - 1} more" if len(there) > 1 else ""
+            what = ": there is " + ", ".join(map(str, there[:3])) if there else ""
+            what += f" and {len(there) - 3} more" if len(there) > 3 else ""
             if there or error.errno == errno.EEXIST:
                 raise AddressNotAvailable(f"{size} bytes at {addr:#x} are taken{what}") from error
             if error.errno != errno.EAGAIN:
