@@ -21,6 +21,7 @@ from l4re.gate import Svr
 from l4re.interface import Interface
 from l4re.linux import process, sealed
 from l4re.linux.fd import Fd
+from l4re.linux.null import no_input
 from l4re.log.multiplexer import Multiplexer, shared_multiplexer
 from l4re.log.tag import Tag
 from l4re.rights import Rights
@@ -110,7 +111,7 @@ def launch(
         page = sealed.make(EnvPage(tuple(entries), log.name if log is not None else "").pack(), "l4re-env")
         closing.append(page)
         if stdin is None:
-            closing.append(Fd(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), what="/dev/null"))
+            closing.append(no_input())
             stdin = closing[-1].fileno()
         output = -1
         if log is not None and multiplexer is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -79,10 +78,10 @@ def _broken(error: Exception) -> int:
     """Leave without another word on an output that nobody reads; say why if it is something else."""
     if not isinstance(error, BrokenPipeError):
         print(f"l4re: cannot write the output: {error}", file=sys.stderr)
+    from l4re.linux.null import silence
+
     try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.close(nowhere)
+        silence(1)
     except OSError:
         pass
     return 128 + signal.SIGPIPE if isinstance(error, BrokenPipeError) else 1

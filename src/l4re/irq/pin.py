@@ -15,7 +15,7 @@ from l4re.errors import OutOfMemory
 from l4re.linux.fd import Fd, plenty_left, take
 from l4re.wire.port import PortKind, PortMessage
 
-__all__ = ["IrqSource", "Pin"]
+__all__ = ["Family", "IrqSource", "Pin"]
 
 #: Holders one IRQ can have; each costs the receiver two descriptors.
 MAX_PINS = 4096

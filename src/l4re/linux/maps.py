@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Occupant", "occupants", "writers_of"]
+__all__ = ["Occupant", "occupants", "parse", "writers_of"]
 
 _PATH = "/proc/self/maps"
 

@@ -27,7 +27,7 @@ from l4re.ned import constants
 from l4re.ned.handles import CapHandle, TaskHandle, mask_of
 from l4re.ned.rom import Rom
 
-__all__ = ["Ned", "ScriptError", "run"]
+__all__ = ["Ned", "ScriptError", "read_script", "run"]
 
 _CHANNEL_RIGHTS = 4
 _ENV_RIGHTS = 7

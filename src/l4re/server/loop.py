@@ -7,7 +7,6 @@ so the loop asks whether it is orphaned only after a round that found nothing.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from dataclasses import dataclass
 from enum import Enum
@@ -21,7 +20,7 @@ from l4re.gate.gate import MAX_DATA, Answer
 from l4re.gate.threads import CallPath, forget_own, this_thread
 from l4re.irq import IrqHandler
 from l4re.linux.clock import deadline_after, nanoseconds_left
-from l4re.linux.fd import Fd
+from l4re.linux.eventfd import EventFd
 from l4re.rights import Rights
 from l4re.server.limits import Limits
 from l4re.server.local import DirectPath
@@ -62,30 +61,27 @@ class Caller:
 
 
 class _Wakeup:
-    """An eventfd in the loop: another thread, or a handler, wants it to look up."""
+    """An event in the loop: another thread, or a handler, wants it to look up."""
 
-    __slots__ = ("_fd", "source")
+    __slots__ = ("_event", "source")
 
     def __init__(self, loop: leaf.Loop) -> None:
-        self._fd = Fd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), guarded=True, what="eventfd")
-        self.source = loop.watch(self._fd.fileno(), self)
+        self._event = EventFd()
+        self.source = loop.watch(self._event.fileno(), self)
 
     def ring(self) -> None:
-        os.eventfd_write(self._fd.fileno(), 1)
+        self._event.ring()
 
     @property
     def closed(self) -> bool:
-        return self._fd.closed
+        return self._event.closed
 
     def ready(self) -> None:
-        try:
-            os.eventfd_read(self._fd.fileno())
-        except BlockingIOError:
-            pass
+        self._event.clear()
 
     def close(self) -> None:
         self.source.close()
-        self._fd.close()
+        self._event.close()
 
 
 class RegistryServer:

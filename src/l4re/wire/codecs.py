@@ -24,9 +24,11 @@ from l4re.wire.scalars import S64, SizedInt
 from l4re.wire.stream import Reader, Writer
 
 __all__ = [
+    "BoolCodec",
     "BytesCodec",
     "Codec",
     "EnumCodec",
+    "FloatCodec",
     "ScalarCodec",
     "Shape",
     "StrCodec",
