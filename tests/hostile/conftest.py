@@ -131,6 +131,10 @@ class Victim:
         """Of the hostile client nothing is left but its port."""
         wait_until(lambda: self.held_beyond() in ({}, {"descriptor socket": 1}), PATIENCE, "the server to clean up")
 
+    def holds_what_it_held_but_a_port_and_a_session(self) -> None:
+        """A session costs it a socket and the page."""
+        wait_until(lambda: set(self.held_beyond().values()) <= {1, 2}, PATIENCE, "the server to clean up")
+
     def asleep(self) -> bool:
         """Whether it waits in the kernel."""
         return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"

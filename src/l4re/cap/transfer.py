@@ -156,7 +156,7 @@ def import_all(words: bytes, fds: Iterable[int]) -> tuple[Capability | None, ...
             if len(mine) != count:
                 raise InvalidArgument(f"item {at // ITEM_BYTES} names {count} descriptors, {len(mine)} arrived")
             used += count
-            if rights & ~Rights.RWSD:
+            if rights > Rights.RWSD:
                 for fd in mine:
                     fd.close()
                 raise InvalidArgument(f"item {at // ITEM_BYTES} carries rights {rights:#x}, which do not exist")
