@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.processes import Background, Child, Echo, Link, Running
 
 from l4re import Capability, Gate, InvalidArgument, L4Error, NotFound, PeerGone, RegistryServer, Rights, new_channel
 from l4re._native import leaf
 from l4re.linux.fd import Fd
 from l4re.testing import wait_until
 from l4re.wire.port import PortKind, PortMessage
+from support.processes import Background, Child, Echo, Link, Running
 
 Start = Callable[..., Child]
 processes = pytest.mark.processes

@@ -9,9 +9,9 @@ import select
 from collections.abc import Callable
 
 import pytest
-from support.processes import Child, Echo, Link
 
 from l4re import Gate, LoopEnd, RegistryServer
+from support.processes import Child, Echo, Link
 
 pytestmark = pytest.mark.processes
 

@@ -234,7 +234,7 @@ def test_ctrl_c_in_a_handler_answers_its_caller_and_ends_the_loop(start: Start) 
     child = start(serving)
     (gate,) = child.take()
     with gate:
-        with pytest.raises(Exception, match="ending|ended"):
+        with pytest.raises(Exception, match=r"ending|ended"):
             gate.call()
         child.end()
 
@@ -324,11 +324,12 @@ def test_what_a_signal_handler_raises_ends_the_call_and_the_gate_goes_on(
 
         signal.signal(signal.SIGUSR1, handler)
         gate.call(b"warm")
-        for call in (
+        calls: list[Callable[[], object]] = [
             lambda: gate.call(b"never", label=9),
             lambda: gate.transact(9, b"", b"never"),
             lambda: gate.call(b"never", label=9, timeout=100),
-        ):
+        ]
+        for call in calls:
             link.say("calling")
             link.hear()
             with pytest.raises(error, match="from the handler"):

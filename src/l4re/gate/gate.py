@@ -203,10 +203,10 @@ class Gate(Capability):
                     try:
                         answer = spare.call(label, payload, data, len(items) // ITEM_BYTES, fds, left, oneway)
                     finally:
-                        if spare.dead or self.closed:
-                            spare.close()
-                        else:
+                        if isinstance(spare, leaf.Session) and not (spare.dead or self.closed):
                             self._spares.append(spare)
+                        else:
+                            spare.close()
                 sent = answer.__class__ is tuple or answer in (0, leaf.RECEIVE_TIMEOUT)
             finally:
                 for export in exports:
@@ -308,12 +308,12 @@ class Gate(Capability):
             return _refused(self._last_word)
         return PeerGone(f"{self!r}: the server ended or revoked the capability")
 
-    def _spare(self, deadline: int | None) -> leaf.Session:
+    def _spare(self, deadline: int | None) -> CallPath:
         while self._spares:
             session = self._spares.pop()
             if not session.dead:
                 return session
-        return cast(leaf.Session, self._open(deadline))
+        return self._open(deadline)
 
     def _forget(self, session: CallPath) -> None:
         for ident, known in list(self._sessions.items()):

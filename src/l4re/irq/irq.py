@@ -47,7 +47,9 @@ class Irq(Capability):
 
     kind: ClassVar[str] = "irq"
 
-    def __init__(self, trigger: Fd | None, derive: Fd | None, rights: Rights, *, source: IrqSource | None = None) -> None:
+    def __init__(
+        self, trigger: Fd | None, derive: Fd | None, rights: Rights, *, source: IrqSource | None = None
+    ) -> None:
         """Take the descriptors of a holder, or the source of an IRQ of this process."""
         self._trigger = trigger
         self._derive = derive
@@ -111,8 +113,8 @@ class Irq(Capability):
             return self._own_trigger().fileno()
         raise Closed("this irq is closed")
 
-    def _take(self, timeout_ns: int = 0) -> bool:
-        """Collect what is pending, waiting at most so long for a first trigger."""
+    def _take(self, deadline: int | None) -> bool:
+        """Collect what is pending, waiting for a first trigger until then; None: without end."""
         if self.closed:
             raise Closed("this irq is closed")
         if self._loop is None:
@@ -120,7 +122,7 @@ class Irq(Capability):
             raise PermissionDenied(f"cannot receive: {why}")
         triggered = False
         for _ in range(ROUNDS):
-            event = self._loop.next(0 if triggered else timeout_ns)
+            event = self._loop.next(0 if triggered else -1 if deadline is None else nanoseconds_left(deadline))
             if event is None:
                 break
             pin: Pin = event[0]
@@ -138,7 +140,7 @@ class Irq(Capability):
             PermissionDenied: this capability can only trigger, or a handler is registered.
         """
         deadline = deadline_after(timeout)
-        while not self._take(-1 if deadline is None else nanoseconds_left(deadline)):
+        while not self._take(deadline):
             if deadline is not None and not nanoseconds_left(deadline):
                 raise IpcTimeout(f"{self!r}: no trigger in the time given")
 
@@ -150,7 +152,7 @@ class Irq(Capability):
         """
         from l4re.linux.readable import readable
 
-        while not self._take():
+        while not self._take(0):
             await readable(self.fileno())
 
     # ---- the capability ----
@@ -175,9 +177,7 @@ class Irq(Capability):
         for fd in (self._trigger, self._derive):
             if fd is not None:
                 fd.close()
-        self._source = None if not self._handled else self._source
-        if self._source is None:
-            self._trigger = self._derive = None
+        self._source = self._trigger = self._derive = None
 
     def dup(self) -> Self:
         export = self.export()
@@ -198,9 +198,7 @@ class Irq(Capability):
             trigger, derive = self._source.new_holder()
         else:
             trigger, derive = self._derived()
-        return Export(
-            ItemKind.IRQ, weaker, 0, (trigger.fileno(), derive.fileno()), owned=(trigger, derive)
-        )
+        return Export(ItemKind.IRQ, weaker, 0, (trigger.fileno(), derive.fileno()), owned=(trigger, derive))
 
     def _derived(self) -> tuple[Fd, Fd]:
         """Send the receiver a new pipe's read end through our own derive socket."""
@@ -236,11 +234,7 @@ class Irq(Capability):
 
 
 def _import_irq(rights: Rights, value: int, fds: tuple[Fd, ...]) -> Irq:
-    if (
-        len(fds) != 2
-        or leaf.what(fds[0].fileno()) != "pipe-write"
-        or leaf.what(fds[1].fileno()) != "seqpacket"
-    ):
+    if len(fds) != 2 or leaf.what(fds[0].fileno()) != "pipe-write" or leaf.what(fds[1].fileno()) != "seqpacket":
         raise InvalidArgument("what arrived as an irq is not the write end of a pipe and its socket")
     return Irq(fds[0], fds[1], rights)
 

@@ -107,7 +107,13 @@ class IrqSource:
     def __init__(self) -> None:
         self.pins: set[Pin] = set()
         self.on_added: Callable[[Pin], None] | None = None
-        self.closed = False
+        self._closed = False
+        self._generation = leaf.generation()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody receives here any more; so in a forked child, too."""
+        return self._closed or self._generation != leaf.generation()
 
     def add(self, pin: Pin) -> None:
         """Take a pin in; the receiver hears of it.
@@ -153,7 +159,7 @@ class IrqSource:
 
     def close(self) -> None:
         """Drop every pin: nobody can trigger any more."""
-        self.closed = True
+        self._closed = True
         self.on_added = None
         for pin in self.pins:
             pin.close()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from l4re.cap import Capability
 from l4re.errors import Exists, InvalidArgument, NotFound
-from l4re.gate import Gate, Svr
+from l4re.gate import Svr
 from l4re.interface import Served, check_implementation
 from l4re.irq import Irq, IrqHandler, IrqSource, Pin
 from l4re.rights import Rights
@@ -16,7 +16,7 @@ from l4re.server.ports import Binding, Port, PortInfo
 if TYPE_CHECKING:
     from l4re.server.loop import RegistryServer
 
-__all__ = ["ObjectRegistry"]
+__all__ = ["IrqPort", "ObjectRegistry"]
 
 
 class ObjectRegistry:
@@ -30,7 +30,7 @@ class ObjectRegistry:
         self._bindings: dict[int, Binding] = {}
         self._sources: dict[int, tuple[IrqHandler, IrqSource]] = {}
 
-    def register_obj(self, obj: Served, receive: str | Svr | None = None) -> Gate:
+    def register_obj(self, obj: Served, receive: str | Svr | None = None) -> LocalGate:
         """Serve ``obj``, and return the local capability to it.
 
         ``receive`` is a receive right: the name of one the parent gave, or a :class:`Svr` (which this call
