@@ -15,6 +15,7 @@ import os
 import weakref
 from collections import deque
 from dataclasses import dataclass
+from functools import cache
 from threading import RLock
 from typing import TypeAlias
 
@@ -48,11 +49,10 @@ class RegionMapStats:
 _maps: weakref.WeakSet[RegionMap] = weakref.WeakSet()
 
 
-def _renew_in_children(new: RegionMap) -> None:
-    """See to it that a forked child can use the map even if another thread held its lock at that moment."""
-    if not _maps:
-        os.register_at_fork(after_in_child=_renew_all)
-    _maps.add(new)
+@cache
+def _renew_in_children() -> None:
+    """See to it that a forked child can use its maps even if another thread held a lock at that moment."""
+    os.register_at_fork(after_in_child=_renew_all)
 
 
 def _renew_all() -> None:
@@ -76,7 +76,8 @@ class RegionMap:
         self._sweep_at = _MANY_NOTES
         self._reading = False
         self._lock = RLock()
-        _renew_in_children(self)
+        _maps.add(self)
+        _renew_in_children()
 
     # ---- attaching ----
 
