@@ -27,7 +27,7 @@ def test_a_tag_cannot_draw_on_the_terminal() -> None:
     [
         *((letter, at) for at, letter in enumerate("nrgybmcw")),
         *((letter, at + 8) for at, letter in enumerate("NRGYBMCW")),
-        ("yellow", 3), ("Green", 10), ("purple", 0), ("Zebra", 0), ("", 0), (None, 7), (3, 3), (11, 11), (0, 0), (17, 1),
+        ("yellow", 3), ("Green", 10), ("purple", 0), ("Zebra", 0), ("", 0), (None, 7), (3, 3), (11, 11), (17, 1),
     ],
 )  # fmt: skip
 def test_a_colour_is_a_number_or_the_first_letter_of_a_word(colour: str | int | None, number: int) -> None:

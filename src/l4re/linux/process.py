@@ -85,11 +85,20 @@ class _Spawner:
                 thread.start()
                 self._generation = leaf.generation()
             self._jobs.put((job, outcome))
-        try:
-            return outcome.result()
-        except BaseException:
-            outcome.add_done_callback(_discard)
-            raise
+        interrupted: BaseException | None = None
+        while True:
+            try:
+                problem = outcome.exception()
+                break
+            except BaseException as error:  # the job reads what its caller would close: stay until it is done
+                interrupted = error
+        if interrupted is not None:
+            if problem is None:
+                _discard(outcome.result())
+            raise interrupted
+        if problem is not None:
+            raise problem
+        return outcome.result()
 
 
 def _serve(jobs: SimpleQueue[tuple[Callable[[], Spawned], Future[Spawned]]]) -> None:
@@ -102,13 +111,12 @@ def _serve(jobs: SimpleQueue[tuple[Callable[[], Spawned], Future[Spawned]]]) -> 
         del job, outcome
 
 
-def _discard(outcome: Future[Spawned]) -> None:
-    if outcome.exception() is None:
-        pid, pidfd = outcome.result()
-        kill_group(pid, pidfd.fileno(), signal.SIGKILL)
-        leaf.wait((pidfd.fileno(),), -1)
-        reap(pidfd.fileno())
-        pidfd.close()
+def _discard(started: Spawned) -> None:
+    pid, pidfd = started
+    kill_group(pid, pidfd.fileno(), signal.SIGKILL)
+    leaf.wait((pidfd.fileno(),), -1)
+    reap(pidfd.fileno())
+    pidfd.close()
 
 
 _spawner = _Spawner()
