@@ -32,7 +32,8 @@ def _remains(marker: str) -> list[str]:
 
 
 def _names() -> set[str]:
-    return {f"{folder}/{name}" for folder in ("/dev/shm", "/dev/mqueue") if os.path.isdir(folder) for name in os.listdir(folder)}
+    folders = [folder for folder in ("/dev/shm", "/dev/mqueue") if os.path.isdir(folder)]
+    return {f"{folder}/{name}" for folder in folders for name in os.listdir(folder)}
 
 
 def _kill_runs(rounds: int, rom: Path, seed: int) -> None:
