@@ -32,7 +32,7 @@ class Capability:
 
     @property
     def rights(self) -> Rights:
-        """What the holder may do, in L4Re's letters (reference, section 2: W 1, S 2, R 4, D 8)."""
+        """What the holder may do, in L4Re's letters: W 1, S 2, R 4, D 8."""
         raise NotImplementedError
 
     @property
@@ -56,7 +56,7 @@ class Capability:
         """Prepare a hand-over to another process, weakened to ``rights``.
 
         Rights this capability lacks are dropped silently, as in L4Re: they only
-        shrink on the way (reference, section 2, mapping rules). The caller sends
+        shrink on the way. The caller sends
         the descriptors and then calls ``done()`` or ``failed()``.
         """
         raise NotImplementedError

@@ -29,7 +29,7 @@ __all__ = [
     "register_kind",
 ]
 
-#: Capabilities in one message. Two words each, of 63 (reference, section 2).
+#: Capabilities in one message: two words each, of 63.
 MAX_CAPS = 16
 
 

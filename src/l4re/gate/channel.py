@@ -27,7 +27,7 @@ Minter = Callable[[int, Rights], Gate]
 
 
 def check_label(label: int) -> None:
-    """Raise unless ``label`` can be one: 64 bits, the low two free for rights (reference, 3.1, Gate)."""
+    """Raise unless ``label`` can be one: 64 bits, the low two free for rights."""
     if not 0 <= label < 2**64:
         raise OutOfRange(f"a label has 64 bits, {label} does not fit")
     if label & 3:

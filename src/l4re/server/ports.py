@@ -114,7 +114,7 @@ class Port:
         self.id = next(Port._ids)
         self.label = label
         self.rights = rights
-        #: What ``dispatch`` sees: W and S, the low two bits of the label (reference, section 4).
+        #: What ``dispatch`` sees: W and S, the low two bits of the label.
         self.low = int(rights) & 3
         self.parent = parent
         self.depth: int = 0 if parent is None else parent.depth + 1
