@@ -3,7 +3,7 @@
 Here live scenarios (what is measured), peers (who does it), and the machinery that starts a fresh process for each
 role, pins it, repeats everything in turns between the peers and reports medians. The room promises that every answer
 is checked, that both sides are processes of their own, and that ratios compare figures of the same run. What the
-figures should be is left to the issues and the documents that quote them.
+figures should be is left to the documents that quote them.
 
 A further scenario or peer is one module in `bench.scenarios` or `bench.peers`, and one line in its ``__init__``.
 """

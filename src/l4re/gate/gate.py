@@ -37,7 +37,7 @@ from l4re.wire.tag import Tag
 
 __all__ = ["MAX_DATA", "MAX_WORDS", "Answer", "Gate", "Message"]
 
-#: Bytes of the words of one message: 63 words (reference, section 2), two of them for each capability.
+#: Bytes of the words of one message: 63 words, as in L4, two of them for each capability.
 MAX_WORDS = 63 * 8
 #: Bytes of the long area of one message. More belongs into a dataspace.
 MAX_DATA = leaf.PAGE_LONG
