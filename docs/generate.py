@@ -93,6 +93,9 @@ def locate(name: str, module: str) -> Place:
     tree = parse(module)
     found = [node for each, node in definitions(tree) if each == name]
     if found:
+        match found[-1]:
+            case ast.Assign(value=ast.Attribute(value=ast.Name(id="leaf"), attr=inner)):
+                return locate(inner, "_native.leaf")
         return Place(module, found[-1])
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("l4re."):
@@ -107,6 +110,8 @@ def locate(name: str, module: str) -> Place:
 _ROLE = re.compile(r":[a-z]+:`~?(?:[A-Za-z_0-9]+\.)*([A-Za-z_0-9]+)`")
 #: Arguments that only this package can have: who else would call such a constructor?
 _INTERNAL = re.compile(r"\b(Fd|IrqSource|Spawned)\b")
+#: What classes tell each other, not their users.
+_OURS = {"closed_error", "default_code", "default_text", "kind"}
 _SECTION = re.compile(r"^(Raises|Args|Returns):$")
 
 
@@ -227,7 +232,7 @@ def members(cls: ast.ClassDef, module: str) -> Iterator[str]:
                 if marks & {"overload", "typing.overload"} or any(mark.endswith(".setter") for mark in marks):
                     continue
                 yield member(node, marks, docstring(node, cls, module))
-            case ast.AnnAssign(target=ast.Name(id=name)) if not name.startswith("_"):
+            case ast.AnnAssign(target=ast.Name(id=name)) if not (name.startswith("_") or name in _OURS):
                 default = f" = {ast.unparse(node.value)}" if node.value is not None else ""
                 yield f"### `{name}: {ast.unparse(node.annotation)}{default}`\n\n{note}".rstrip()
             case ast.Assign(targets=[ast.Name(id=name)]) if enum and not name.startswith("_"):

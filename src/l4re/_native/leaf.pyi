@@ -33,7 +33,10 @@ class Lease:
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class Mapping:
-    """A shared mapping of a memfd sealed against shrinking; addr 0 searches, any other raises FileExistsError if taken."""
+    """A shared mapping of a memfd sealed against shrinking.
+
+    ``addr`` 0 searches, any other raises FileExistsError if it is taken.
+    """
 
     closed_error: ClassVar[type[Exception]]  # what asking for a view raises after unmap()
     def __new__(
@@ -48,18 +51,25 @@ class Mapping:
         huge: bool = ...,
     ) -> Self: ...
     @property
-    def address(self) -> int: ...
+    def address(self) -> int:
+        """Where it begins; still the number it was after ``unmap``."""
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Bytes, exactly as asked for."""
     @property
-    def mapped_size(self) -> int: ...
+    def mapped_size(self) -> int:
+        """Bytes of address space: ``size`` rounded up to whole pages."""
     @property
-    def readonly(self) -> bool: ...
+    def readonly(self) -> bool:
+        """Whether writing through it is refused."""
     @property
-    def mapped(self) -> bool: ...
+    def mapped(self) -> bool:
+        """Whether it is in the address space."""
     @property
-    def exports(self) -> int: ...
-    def unmap(self) -> bool: ...
+    def exports(self) -> int:
+        """How many views of it are alive."""
+    def unmap(self) -> bool:
+        """Take it out of the address space; False: it was not there. BufferError while views are alive."""
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 # ---- process.c ----
