@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import IO
 
@@ -407,11 +408,11 @@ def test_an_interrupted_start_leaves_no_program(monkeypatch: pytest.MonkeyPatch)
     from l4re.linux import process
 
     waits = 0
-    wait_for = process.Future.exception
+    wait_for = Future.exception
     discard = process._discard
     started: list[int] = []
 
-    def interrupted_once(self: process.Future[object], timeout: float | None = None) -> BaseException | None:
+    def interrupted_once(self: Future[object], timeout: float | None = None) -> BaseException | None:
         nonlocal waits
         waits += 1
         if waits == 1:
@@ -422,7 +423,7 @@ def test_an_interrupted_start_leaves_no_program(monkeypatch: pytest.MonkeyPatch)
         started.append(spawned.pid)
         discard(spawned)
 
-    monkeypatch.setattr(process.Future, "exception", interrupted_once)
+    monkeypatch.setattr(Future, "exception", interrupted_once)
     monkeypatch.setattr(process, "_discard", note)
     channel = l4re.new_channel()
     with channel.gate, channel.svr:

@@ -13,10 +13,29 @@ local function where()
     local info = getinfo(level, "Sl")
     if not info then return "" end
     if info.source ~= "=l4" and info.currentline > 0 then
-      return info.short_src .. ":" .. info.currentline .. ": "
+      return info.source:sub(2) .. ":" .. info.currentline .. ": "
     end
     level = level + 1
   end
+end
+
+-- Lua shortens long file names in its messages; people want to open the file.
+local shortened = {}
+
+local function load_file(text, name)
+  local short = getinfo(load("", "@" .. name), "S").short_src
+  if short ~= name then shortened[short] = name end
+  return load(text, "@" .. name, "t")
+end
+
+local function with_whole_names(message)
+  for short, name in pairs(shortened) do
+    local first, last = message:find(short, 1, true)
+    if first then
+      message = message:sub(1, first - 1) .. name .. message:sub(last + 1)
+    end
+  end
+  return message
 end
 
 local function fail(message)
@@ -76,8 +95,8 @@ local handlers = {}
 
 -- Makes an error a string with a position. What pcall returns stays as it is; this is for what nobody caught.
 local function explain(problem)
-  if type(problem) == "string" then return problem end
-  if type(problem) == "table" and problem.msg ~= nil then return tostring(problem.msg) end
+  if type(problem) == "string" then return with_whole_names(problem) end
+  if type(problem) == "table" and problem.msg ~= nil then return with_whole_names(tostring(problem.msg)) end
   if type(problem) == "userdata" then return where() .. host.describe(problem) end
   return where() .. "error value: " .. tostring(problem)
 end
@@ -308,7 +327,7 @@ local function find_module(name)
     local path = template:gsub("%?", (name:gsub("%.", "/"):gsub("%%", "%%%%")))
     local text, chunk_name = ask("read_module", path)
     if text then
-      local chunk, message = load(text, "@" .. chunk_name, "t")
+      local chunk, message = load_file(text, chunk_name)
       if not chunk then
         fail("error loading module '" .. name .. "' from file '" .. chunk_name .. "':\n\t" .. message)
       end
@@ -335,8 +354,8 @@ shared.__lt = function(a, b) return host.compare(a, b) < 0 end
 shared.__le = function(a, b) return host.compare(a, b) <= 0 end
 
 local function run(text, name, arguments)
-  local chunk, message = load(text, "@" .. name, "t")
-  if not chunk then return false, message end
+  local chunk, message = load_file(text, name)
+  if not chunk then return false, with_whole_names(message) end
   debug.sethook(function() host.tick() end, "", 100000)
   return lua_xpcall(chunk, explain, unpack(arguments))
 end

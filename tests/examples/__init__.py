@@ -1,0 +1,1 @@
+"""The examples print what they promise, and leave nothing behind."""
