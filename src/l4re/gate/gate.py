@@ -110,7 +110,7 @@ class Gate(Capability):
         session = self._sessions.get(get_ident())
         if session is not None and timeout is None and not caps:
             try:
-                answer = cast(Any, session.call(label, b"", data, 0, None, -1, 0))
+                answer: Any = session.call(label, b"", data, 0, None, -1, 0)
             except ValueError:
                 _check_size(b"", data, caps)
                 raise  # a signal handler's
@@ -288,6 +288,7 @@ class Gate(Capability):
             if leaf.wait((~port,), -1 if deadline is None else nanoseconds_left(deadline)) < 0:
                 raise IpcTimeout(f"{self!r}: the port is full and no server reads it", code=IpcErr.SETIMEOUT.code)
         for loop in this_thread.loops:
+            loop.take_in()
             direct = loop.own_port(session)
             if direct is not None:
                 session.close()

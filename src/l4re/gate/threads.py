@@ -15,7 +15,7 @@ from l4re._native import leaf
 if TYPE_CHECKING:
     from l4re.gate.gate import Gate
 
-__all__ = ["CallPath", "LoopThread", "forget_own", "remember", "this_thread"]
+__all__ = ["CallPath", "LoopThread", "enter", "remember", "this_thread"]
 
 
 class CallPath(Protocol):
@@ -31,8 +31,11 @@ class CallPath(Protocol):
 class LoopThread(Protocol):
     """The server loop that runs in a thread, as a gate sees it."""
 
+    def take_in(self) -> None:
+        """Read every handshake that is queued, so that ``own_port`` knows all sessions."""
+
     def own_port(self, session: leaf.Session) -> CallPath | None:
-        """Return a direct path when ``session`` was just opened to one of this loop's own ports."""
+        """Return a direct path when ``session`` leads to one of this loop's own ports."""
 
 
 class _Sentinel:
@@ -40,13 +43,18 @@ class _Sentinel:
 
     def __init__(self) -> None:
         self.ident = threading.get_ident()
-        self.gates: weakref.WeakSet[Gate] = weakref.WeakSet()
-        #: Sessions ever opened by this thread.
+        self.gates: dict[int, weakref.ref[Gate]] = {}  # by identity: gates of one kind hash alike
+        self.last_loop = 0
+        #: Whether more than one loop has run in this thread.
+        self.several = False
+        #: Sessions this thread opened that a loop it runs may not have seen.
         self.opened = 0
 
     def __del__(self) -> None:
-        for gate in list(self.gates):
-            gate._thread_ended(self.ident)
+        for known in list(self.gates.values()):
+            gate = known()
+            if gate is not None:
+                gate._thread_ended(self.ident)
 
 
 class _ThisThread(threading.local):
@@ -62,14 +70,31 @@ this_thread = _ThisThread()
 def remember(gate: Gate) -> None:
     """Close this thread's session of ``gate`` when the thread ends."""
     sentinel = this_thread.sentinel
-    sentinel.gates.add(gate)
-    sentinel.opened += 1
+    key, gates = id(gate), sentinel.gates
+    if key not in gates:
+        gates[key] = weakref.ref(gate, lambda _: gates.pop(key, None))
+    if sentinel.several or not this_thread.loops:
+        sentinel.opened += 1
 
 
-def forget_own(loop: LoopThread) -> None:
-    """Drop this thread's sessions to ``loop``, which it is about to run itself: nobody would answer."""
+def enter(loop: LoopThread, known: tuple[int, int]) -> tuple[int, int]:
+    """Note that this thread runs ``loop`` now; pass what the last time returned.
+
+    Its sessions to that very loop are dropped: nobody would answer.
+    """
     sentinel = this_thread.sentinel
-    for gate in list(sentinel.gates):
-        session = gate._sessions.get(sentinel.ident)
-        if isinstance(session, leaf.Session) and not session.dead and loop.own_port(session) is not None:
-            gate._forget(session)
+    this_thread.loops.append(loop)
+    if sentinel.last_loop != id(loop):
+        sentinel.several = sentinel.last_loop != 0
+        sentinel.last_loop = id(loop)
+    now = (sentinel.ident, sentinel.opened)
+    if now != known:
+        loop.take_in()
+        for reference in list(sentinel.gates.values()):
+            gate = reference()
+            session = None if gate is None else gate._sessions.get(sentinel.ident)
+            if gate is None or not isinstance(session, leaf.Session) or session.dead:
+                continue
+            if loop.own_port(session) is not None:
+                gate._forget(session)
+    return now

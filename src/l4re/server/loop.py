@@ -17,7 +17,7 @@ from l4re._native import leaf
 from l4re.cap import Capability, export_all, import_all
 from l4re.errors import Busy, Closed, Err, InvalidArgument, L4Error
 from l4re.gate.gate import MAX_DATA, Answer
-from l4re.gate.threads import CallPath, forget_own, this_thread
+from l4re.gate.threads import CallPath, enter, this_thread
 from l4re.irq import IrqHandler
 from l4re.linux.clock import deadline_after, nanoseconds_left
 from l4re.linux.eventfd import EventFd
@@ -384,8 +384,8 @@ class RegistryServer:
 
     # ---- calls of the loop's own thread ----
 
-    def own_port(self, session: leaf.Session) -> CallPath | None:
-        """Return a direct path when ``session`` was just opened to one of our own ports."""
+    def take_in(self) -> None:
+        """Read what is queued in our ports, so that :meth:`own_port` knows all sessions."""
         seen: set[Port] = set()
         while fresh := {port for at in self.registry._bindings.values() for port in at.ports.values()} - seen:
             seen |= fresh  # reading one may bring new ones, derived from it
@@ -393,6 +393,9 @@ class RegistryServer:
                 for _ in range(ROUNDS):  # our handshake is behind whatever else is queued, and that is bounded
                     if port.end.closed or not port.ready():
                         break
+
+    def own_port(self, session: leaf.Session) -> CallPath | None:
+        """Return a direct path when ``session`` leads to one of our own ports."""
         for binding in self.registry._bindings.values():
             for port in binding.ports.values():
                 for source in port.sessions:
@@ -415,11 +418,11 @@ class _Running:
         if server._thread is not None:
             raise Busy("another thread runs this loop" if server._thread != me else "this loop runs already")
         server._thread = me
-        this_thread.loops.append(server)
-        known = (me, this_thread.sentinel.opened)
-        if known != server._known:
-            forget_own(server)
-            server._known = known
+        try:
+            server._known = enter(server, server._known)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -427,7 +430,10 @@ class _Running:
         server = self._server
         this_thread.loops.pop()
         server._thread = None
-        server._check()  # something that ran here may have forked, and this be the child
+        if server.closed:  # something that ran here has forked, and this is the child
+            if kind is None or kind is ValueError:
+                server._check()
+            return
         if server._leaf.settle():
             server._wakeup.ring()
 
