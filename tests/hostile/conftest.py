@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -15,6 +15,7 @@ from l4re.interface import Served
 from l4re.irq import IrqHandler
 from l4re.testing import Holdings, holdings, wait_until
 from support.processes import PATIENCE, Child, Link, processes
+from support.rawpeer import RawClient
 
 #: What every server of these tests may at most grow to, whatever it is sent.
 MEMORY = 200 << 20
@@ -164,6 +165,75 @@ def victims(limits: Limits | None = None) -> Iterator[Victim]:
         finally:
             victim.gate.close()
         child.end()
+
+
+T = TypeVar("T")
+
+
+@contextmanager
+def attacking(victim: Victim) -> Iterator[RawClient]:
+    """Yield a raw client with a port of its own and no session yet."""
+    with victim.port() as gate, RawClient(gate.fileno(), open=False) as client:
+        yield client
+    victim.serves()
+
+
+@contextmanager
+def attacking_in_session(victim: Victim) -> Iterator[RawClient]:
+    """Yield a raw client that behaved well for one call."""
+    with attacking(victim) as client:
+        client.open()
+        assert client.call() is not None
+        yield client
+
+
+def for_each(
+    cases: Iterable[T], attack: Callable[[Victim], AbstractContextManager[RawClient]] = attacking
+) -> Callable[[Callable[[Victim, RawClient, T], None]], Callable[[Victim], None]]:
+    """Make one test of a check and its cases, each with an attacker of its own; one server bears them all."""
+
+    def decorate(check: Callable[[Victim, RawClient, T], None]) -> Callable[[Victim], None]:
+        def test(victim: Victim) -> None:
+            for case in cases:
+                with the_case(case), attack(victim) as client:
+                    check(victim, client, case)
+
+        test.__doc__ = check.__doc__
+        return test
+
+    return decorate
+
+
+def for_all(cases: Iterable[T]) -> Callable[[Callable[[T], None]], Callable[[], None]]:
+    """Make one test of a check and its cases."""
+
+    def decorate(check: Callable[[T], None]) -> Callable[[], None]:
+        def test() -> None:
+            for case in cases:
+                with the_case(case):
+                    check(case)
+
+        test.__doc__ = check.__doc__
+        return test
+
+    return decorate
+
+
+@contextmanager
+def the_case(case: object) -> Iterator[None]:
+    """Say which case it was when one fails."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in the case {case!r}")
+        raise
+
+
+@pytest.fixture
+def attacker(victim: Victim) -> Iterator[RawClient]:
+    """A raw client with a port of its own and no session yet."""
+    with attacking(victim) as client:
+        yield client
 
 
 @pytest.fixture

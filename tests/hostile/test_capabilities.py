@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
@@ -14,19 +14,12 @@ from l4re.wire.items import ItemKind, pack_item
 from l4re.wire.session import Head
 from support.rawpeer import FIXED, RawClient, memfd, pair, send
 
-from .conftest import Victim
+from .conftest import Victim, attacking_in_session, for_each
 
 pytestmark = pytest.mark.processes
 
 #: (kind, rights, value, descriptors): what one item says and what comes with it.
 Claim = tuple[int, int, int, Callable[[ExitStack], list[int]]]
-
-
-@pytest.fixture
-def attacker(victim: Victim) -> Iterator[RawClient]:
-    with victim.port() as gate, RawClient(gate.fileno()) as client:
-        assert client.call() is not None
-        yield client
 
 
 def _memory(size: int = 4096, seals: int = FIXED, mode: int = os.O_RDWR) -> Callable[[ExitStack], list[int]]:
@@ -117,7 +110,7 @@ LIES: dict[str, Claim] = {
 }
 
 
-@pytest.mark.parametrize("name", LIES)
+@for_each(LIES, attacking_in_session)
 def test_a_capability_that_lies_ends_its_session(victim: Victim, attacker: RawClient, name: str) -> None:
     kind, rights, value, make = LIES[name]
     with ExitStack() as stack:
@@ -140,7 +133,7 @@ HONEST: dict[str, Claim] = {
 }
 
 
-@pytest.mark.parametrize("name", HONEST)
+@for_each(HONEST, attacking_in_session)
 def test_what_is_what_it_claims_to_be_is_taken(victim: Victim, attacker: RawClient, name: str) -> None:
     kind, rights, value, make = HONEST[name]
     with ExitStack() as stack:
@@ -151,11 +144,11 @@ def test_what_is_what_it_claims_to_be_is_taken(victim: Victim, attacker: RawClie
     victim.holds_what_it_held_but_a_port_and_a_session()
 
 
-@pytest.mark.parametrize(
-    ("claimed", "items", "sent"),
-    [(2, 1, 1), (1, 1, 2), (0, 1, 1), (0, 0, 5), (255, 1, 64), (30, 2, 60), (0xFFFF, 1, 64)],
+@for_each(
+    [(2, 1, 1), (1, 1, 2), (0, 1, 1), (0, 0, 5), (255, 1, 64), (30, 2, 60), (0xFFFF, 1, 64)], attacking_in_session
 )
-def test_counts_that_do_not_add_up(victim: Victim, attacker: RawClient, claimed: int, items: int, sent: int) -> None:
+def test_counts_that_do_not_add_up(victim: Victim, attacker: RawClient, counts: tuple[int, int, int]) -> None:
+    claimed, items, sent = counts
     fd = memfd(4096)
     words = pack_item(_DS, 5, claimed, 4096) * items
     attacker.post(3, words, items=items, fds=[fd] * sent)
@@ -168,6 +161,7 @@ def test_counts_that_do_not_add_up(victim: Victim, attacker: RawClient, claimed:
 
 def test_sixteen_capabilities_of_as_many_descriptors_as_fit(victim: Victim, attacker: RawClient) -> None:
     fd = memfd(4096)
+    attacker.open()
     for nfds in (1, 4):
         words = pack_item(_DS, 5, nfds, 4096) * 16
         attacker.post(3, words, items=16, fds=[fd] * 16 * nfds)
@@ -182,7 +176,7 @@ def test_sixteen_capabilities_of_as_many_descriptors_as_fit(victim: Victim, atta
     victim.holds_what_it_held_but_a_port()
 
 
-@pytest.mark.parametrize("announced", [0, 1, 2, 5])
+@for_each([0, 1, 2, 5], attacking_in_session)
 def test_descriptors_that_are_not_those_of_the_message(victim: Victim, attacker: RawClient, announced: int) -> None:
     """Missing, too few, too many, and those of another message."""
     fd = memfd(4096)

@@ -21,6 +21,7 @@ from l4re.wire.session import Field, Head, State
 from support.processes import PATIENCE, Background
 from support.rawpeer import RawServer, memfd, pair, send
 
+from .conftest import for_all
 from .test_capabilities import LIES
 
 
@@ -63,9 +64,10 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("timeout", [None, PATIENCE])
-@pytest.mark.parametrize("name", HEADS)
-def test_an_impossible_answer_is_an_error(name: str, timeout: float | None) -> None:
+@for_all([(name, timeout) for name in HEADS for timeout in (None, PATIENCE)])
+def test_an_impossible_answer_is_an_error(case: tuple[str, float | None]) -> None:
+    name, timeout = case
+
     def answering(raw: RawServer) -> None:
         raw.take()
         raw.done(HEADS[name])
@@ -74,7 +76,7 @@ def test_an_impossible_answer_is_an_error(name: str, timeout: float | None) -> N
         assert "protocol" in str(call(gate, timeout))
 
 
-@pytest.mark.parametrize("word", [0, 4, 0xFF, 1 << 8 | 4, 2 << 8 | 3, 7 << 8 | 1, (1 << 64) - 1])
+@for_all([0, 4, 0xFF, 1 << 8 | 4, 2 << 8 | 3, 7 << 8 | 1, (1 << 64) - 1])
 def test_a_state_that_no_server_writes_is_an_error(word: int) -> None:
     def answering(raw: RawServer) -> None:
         raw.take()
@@ -102,7 +104,7 @@ def test_a_client_finds_its_idle_page_ruined() -> None:
         assert "protocol" in str(call(gate))
 
 
-@pytest.mark.parametrize("name", LIES)
+@for_all(LIES)
 def test_a_capability_that_lies_is_an_error(name: str) -> None:
     kind, rights, value, make = LIES[name]
     answer_with(kind, rights, value, make)
@@ -148,7 +150,7 @@ PACKETS: dict[str, list[tuple[bytes, int]]] = {
 }
 
 
-@pytest.mark.parametrize("name", PACKETS)
+@for_all(PACKETS)
 def test_a_packet_that_no_server_sends_is_an_error(name: str) -> None:
     def answering(raw: RawServer) -> None:
         raw.take()
@@ -162,22 +164,22 @@ def test_a_packet_that_no_server_sends_is_an_error(name: str) -> None:
         call(gate)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"12 out of memory",
-        b"x",
-        b"\xff\xfe\xff",
-        b"-5 minus",
-        b"99999 large",
-        b"0 nothing",
-        b"1" * 180,
-        b"2010 ipc",
-    ],
-)
-@pytest.mark.parametrize("where", ["session", "port", "port before the call"])
-def test_any_refusal_at_all_is_an_error_of_ours(text: bytes, where: str) -> None:
+TEXTS = [
+    b"",
+    b"12 out of memory",
+    b"x",
+    b"\xff\xfe\xff",
+    b"-5 minus",
+    b"99999 large",
+    b"0 nothing",
+    b"1" * 180,
+    b"2010 ipc",
+]
+
+
+@for_all([(text, where) for text in TEXTS for where in ["session", "port", "port before the call"]])
+def test_any_refusal_at_all_is_an_error_of_ours(case: tuple[bytes, str]) -> None:
+    text, where = case
     client, server = pair()
     refusal = wire.REFUSAL + bytes(15) + text
     with Gate(Fd(client.detach()), Rights.RWS) as gate:
@@ -261,7 +263,7 @@ def test_a_server_that_shuts_one_direction_down_hangs_nobody(how: int, descripto
         over.set()
 
 
-@pytest.mark.parametrize("when", ["taken", "posted", "accepted"])
+@for_all(["taken", "posted", "accepted"])
 def test_a_server_that_closes_mid_call_is_gone(when: str) -> None:
     def answering(raw: RawServer) -> None:
         if when == "taken":
@@ -292,9 +294,16 @@ def test_an_answer_that_came_before_the_end_counts() -> None:
         assert gate.call(timeout=PATIENCE).data == b"last words"
 
 
-@pytest.mark.parametrize("label", [-1, -39, -2010, -99999, -(1 << 63)])
-@pytest.mark.parametrize("text", [b"", b"why", b"\xff\xfe", b"x" * wire.LONG_BYTES])
-def test_any_error_code_is_an_error(label: int, text: bytes) -> None:
+@for_all(
+    [
+        (label, text)
+        for label in [-1, -39, -2010, -99999, -(1 << 63)]
+        for text in [b"", b"why", b"\xff\xfe", b"x" * wire.LONG_BYTES]
+    ]
+)
+def test_any_error_code_is_an_error(case: tuple[int, bytes]) -> None:
+    label, text = case
+
     def answering(raw: RawServer) -> None:
         raw.take()
         raw.reply(label, data=text)

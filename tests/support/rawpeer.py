@@ -208,6 +208,7 @@ class RawClient(_Owner):
         self.keep = keep
         self.kept: list[socket.socket] = []
         self.page_fd = -1
+        self.refusals: list[bytes] = []
         self.sock: Any = None
         self.page: Any = None
         if open:
@@ -222,13 +223,14 @@ class RawClient(_Owner):
         self.owned.callback(self.page.close)
         self.page.put_half(Field.SERVER_ASLEEP, 1)
         self.page.put_half(Field.VERSION, version)
-        assert self.handshake([theirs.fileno(), fd])
+        sent = self.handshake([theirs.fileno(), fd])
         if self.keep:
             self.kept.append(self.owned.enter_context(theirs))
             self.page_fd = self.own(fd)
         else:
             theirs.close()
             os.close(fd)
+        assert sent, "the port is full, or it was shut"
 
     def handshake(self, fds: Sequence[int], data: bytes | None = None) -> bool:
         """Send these descriptors as a session."""
@@ -274,12 +276,14 @@ class RawClient(_Owner):
         fds: list[int] = []
         self.page.put_half(Field.CLIENT_ASLEEP, 1)
         ended = False
+        self.refusals = []
         while self.page.state[1] is not State.DONE:
             if ended:
                 return None
             packet, more = receive(self.sock, timeout)
             fds += more
             ended = not packet
+            self.refusals += [packet] if packet[:1] == wire.REFUSAL else []
         head, words, data = self.page.read()
         while len(fds) < head.fds:
             fds += receive(self.sock, timeout)[1]
