@@ -36,27 +36,38 @@ _ITEM = 2 * WORD
 class Iostream:
     """One message, read with `get` and written with ``<<``. Not for several threads."""
 
-    __slots__ = ("_long", "_out", "_source", "caps", "data", "tag")
+    # A raw server sees one of these for each request, so nothing is made before it is asked for.
+    __slots__ = ("_label", "_long", "_reader", "_words", "_writer", "caps", "data")
 
     def __init__(
         self, label: int = 0, words: bytes = b"", data: bytes = b"", caps: Sequence[Capability | None] = ()
     ) -> None:
-        #: What kind of message was received: label, words, items.
-        self.tag: Tag
         #: The long data received, whole.
-        self.data: bytes
-        #: The capabilities received, whole; None is a void one.
-        self.caps: tuple[Capability | None, ...]
-        self._long = b""
-        self._out = Writer()
-        self._receive(label, words, data, caps)
-
-    def _receive(self, label: int, words: bytes, data: bytes, caps: Sequence[Capability | None]) -> None:
-        words = words[:WORD_BYTES]
-        self.tag = Tag.make(label, -(-len(words) // WORD), len(caps))
         self.data = data
-        self.caps = tuple(caps)
-        self._source = Reader(words, self.caps)
+        #: The capabilities received, whole; None is a void one.
+        self.caps = caps if caps.__class__ is tuple else tuple(caps)
+        self._label = label
+        self._words = words
+        self._reader: Reader | None = None
+        self._writer: Writer | None = None
+        self._long = b""
+
+    @property
+    def tag(self) -> Tag:
+        """What kind of message was received: label, words, items."""
+        return Tag.make(self._label, min(-(-len(self._words) // WORD), WORD_BYTES // WORD), len(self.caps))
+
+    @property
+    def _source(self) -> Reader:
+        if self._reader is None:
+            self._reader = Reader(self._words[:WORD_BYTES], self.caps)
+        return self._reader
+
+    @property
+    def _out(self) -> Writer:
+        if self._writer is None:
+            self._writer = Writer()
+        return self._writer
 
     @overload
     def get(self, kind: type[_C]) -> _C | None: ...
@@ -125,11 +136,12 @@ class Iostream:
         """
         if len(data) > MAX_DATA:
             raise MessageTooLong(size=len(data), limit=MAX_DATA)
-        self._long = bytes(data)
+        self._long = data if data.__class__ is bytes else bytes(data)
 
     def answer(self) -> tuple[bytes, bytes, tuple[Capability | None, ...]]:
         """Return what was written: words, long data, capabilities."""
-        return self._out.words(), self._long, tuple(self._out.caps)
+        out = self._writer
+        return (b"", self._long, ()) if out is None else (out.words(), self._long, tuple(out.caps))
 
     def call(self, cap: Capability | Interface, label: int = 0, timeout: float | None = None) -> Tag:
         """Send what was written, wait for the answer, and let `get` read that. Return its tag.
@@ -145,14 +157,15 @@ class Iostream:
             raise WrongType(f"only a gate can be called, not {shown(cap)}")
         words, data, caps = self.answer()
         result, words, data, received = transact(label, words, data, caps, timeout)
-        self._receive(result, words, data, received)
+        self._label, self._words, self.data, self.caps = result, words, data, received
+        self._reader = None
         if result < 0:
             raise error_from_code(result, data.decode("utf-8", "replace"))
         return self.tag
 
     def reset(self) -> None:
         """Forget what was written."""
-        self._out = Writer()
+        self._writer = None
         self._long = b""
 
     def _items(self, more: int) -> int:
