@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from concurrent.futures import Future
 from pathlib import Path
 from typing import IO
 
@@ -408,22 +407,22 @@ def test_an_interrupted_start_leaves_no_program(monkeypatch: pytest.MonkeyPatch)
     from l4re.linux import process
 
     waits = 0
-    wait_for = Future.exception
+    wait = process._Job.wait
     discard = process._discard
     started: list[int] = []
 
-    def interrupted_once(self: Future[object], timeout: float | None = None) -> BaseException | None:
+    def interrupted_once(self: process._Job) -> None:
         nonlocal waits
         waits += 1
         if waits == 1:
             raise KeyboardInterrupt
-        return wait_for(self, timeout)
+        wait(self)
 
     def note(spawned: process.Spawned) -> None:
         started.append(spawned.pid)
         discard(spawned)
 
-    monkeypatch.setattr(Future, "exception", interrupted_once)
+    monkeypatch.setattr(process._Job, "wait", interrupted_once)
     monkeypatch.setattr(process, "_discard", note)
     channel = l4re.new_channel()
     with channel.gate, channel.svr:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +63,8 @@ def find_command(words: Sequence[str | os.PathLike[str]], env: Mapping[str, str]
         return Command.of_file(os.path.abspath(program), plain)
     if program.endswith(".py") and os.path.isfile(program):
         return Command.of_file(os.path.abspath(program), plain)
+    import shutil  # dear to import
+
     path = env.get("PATH", os.defpath)
     found = shutil.which(program, path=path) if program else None
     if found is None:

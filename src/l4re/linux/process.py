@@ -12,7 +12,6 @@ import select
 import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from enum import IntEnum
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -67,48 +66,68 @@ class Spawned(NamedTuple):
     pidfd: Fd
 
 
+class _Job:
+    """Something for the spawner thread to do, and what came of it."""
+
+    __slots__ = ("_action", "_done", "_problem", "_started")
+
+    def __init__(self, action: Callable[[], Spawned]) -> None:
+        self._action = action
+        self._done = threading.Event()
+        self._started: Spawned | None = None
+        self._problem: BaseException | None = None
+
+    def run(self) -> None:
+        """Do it; what goes wrong belongs to the caller."""
+        try:
+            self._started = self._action()
+        except BaseException as error:
+            self._problem = error
+        self._done.set()
+
+    def wait(self) -> None:
+        """Wait until it is done; a signal handler may raise here."""
+        self._done.wait()
+
+    def result(self) -> Spawned:
+        """Return the process, or raise what went wrong. An interrupted caller leaves no process behind."""
+        interrupted: BaseException | None = None
+        while not self._done.is_set():
+            try:
+                self.wait()
+            except BaseException as error:  # the job reads what its caller would close: stay until it is done
+                interrupted = error
+        if interrupted is not None:
+            if self._started is not None:
+                _discard(self._started)
+            raise interrupted
+        if self._started is None:
+            assert self._problem is not None
+            raise self._problem
+        return self._started
+
+
 class _Spawner:
     """The one thread that starts programs; made at the first start, once more after a fork."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._generation = -1
-        self._jobs: SimpleQueue[tuple[Callable[[], Spawned], Future[Spawned]]] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job] | None = None
 
-    def run(self, job: Callable[[], Spawned]) -> Spawned:
-        """Return what ``job`` returns in the spawner thread; an interrupted caller leaves no process behind."""
-        outcome: Future[Spawned] = Future()
+    def run(self, action: Callable[[], Spawned]) -> Spawned:
+        """Return what ``action`` returns in the spawner thread."""
+        job = _Job(action)
         with self._lock:
-            if self._generation != leaf.generation():
+            if self._jobs is None:
                 self._jobs = SimpleQueue()
-                thread = threading.Thread(target=_serve, args=(self._jobs,), name="l4re spawner", daemon=True)
-                thread.start()
-                self._generation = leaf.generation()
-            self._jobs.put((job, outcome))
-        interrupted: BaseException | None = None
-        while True:
-            try:
-                problem = outcome.exception()
-                break
-            except BaseException as error:  # the job reads what its caller would close: stay until it is done
-                interrupted = error
-        if interrupted is not None:
-            if problem is None:
-                _discard(outcome.result())
-            raise interrupted
-        if problem is not None:
-            raise problem
-        return outcome.result()
+                threading.Thread(target=_serve, args=(self._jobs,), name="l4re spawner", daemon=True).start()
+            self._jobs.put(job)
+        return job.result()
 
 
-def _serve(jobs: SimpleQueue[tuple[Callable[[], Spawned], Future[Spawned]]]) -> None:
+def _serve(jobs: SimpleQueue[_Job]) -> None:
     while True:
-        job, outcome = jobs.get()
-        try:
-            outcome.set_result(job())
-        except BaseException as error:  # whatever it is belongs to the caller
-            outcome.set_exception(error)
-        del job, outcome
+        jobs.get().run()
 
 
 def _discard(started: Spawned) -> None:
@@ -161,13 +180,13 @@ def spawn(
         pid_at,
     )
 
-    def job() -> Spawned:
+    def start() -> Spawned:
         pid, pidfd, stage, number = leaf.spawn(*arguments)
         if stage:
             raise StartFailed(Stage(stage), number)
         return Spawned(pid, Fd(pidfd, what="process"))
 
-    return _spawner.run(job)
+    return _spawner.run(start)
 
 
 def reap(pidfd: int) -> int | None:
