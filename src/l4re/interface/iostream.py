@@ -55,7 +55,8 @@ class Iostream:
     @property
     def tag(self) -> Tag:
         """What kind of message was received: label, words, items."""
-        return Tag.make(self._label, min(-(-len(self._words) // WORD), WORD_BYTES // WORD), len(self.caps))
+        words = (len(self._words) + 7) >> 3
+        return Tag((self._label & 0xFFFF_FFFF_FFFF) << 16 | len(self.caps) << 6 | (words if words < 63 else 63))
 
     @property
     def _source(self) -> Reader:

@@ -52,8 +52,8 @@ class Tag(int):
     @property
     def label(self) -> int:
         """The signed label."""
-        value = (int(self) >> 16) & 0xFFFF_FFFF_FFFF
-        return value - (1 << 48) if value & _LABEL_SIGN else value
+        value = self >> 16
+        return value if value < _LABEL_SIGN else (value & 0xFFFF_FFFF_FFFF ^ _LABEL_SIGN) - _LABEL_SIGN
 
     @property
     def words(self) -> int:
