@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from l4re import Capability, IpcErr, IpcTimeout, Irq, RegistryServer, new_channel
+from l4re import Busy, Capability, Gate, IpcErr, IpcTimeout, Irq, PeerGone, RegistryServer, new_channel
 from support.processes import Background, Child, Echo, Link, Running, descriptors
 
 Start = Callable[..., Child]
@@ -389,3 +389,81 @@ def test_a_timeout_that_is_no_time_is_refused(timeout: float) -> None:
     gate, svr = new_channel()
     with gate, svr, pytest.raises(ValueError, match="timeout"):
         gate.call(timeout=timeout)
+
+
+# ---- a port that is full ----
+
+
+def fill(gate: Gate) -> list[Gate]:
+    """Hand the gate on until its port takes no more."""
+    more: list[Gate] = []
+    try:
+        while len(more) < 10_000:
+            more.append(gate.dup())
+    except Busy:
+        return more
+    raise AssertionError("a port takes any number of messages")
+
+
+def test_a_call_through_a_full_port_waits_for_room() -> None:
+    gate, svr = new_channel()
+    with RegistryServer() as server:
+        more = fill(gate)
+        with pytest.raises(IpcTimeout):
+            gate.call(timeout=0.01)
+        call = Background(lambda: gate.call(b"room at last"))
+        server.registry.register_obj(Echo(), svr)
+        with Running(server):
+            assert call.join().data == b"room at last"
+            assert more[-1].call(b"the last of many").data == b"the last of many"
+            for one in (gate, *more):
+                one.close()
+
+
+@processes
+def test_a_call_that_waits_for_room_in_a_port_learns_of_the_end(start: Start) -> None:
+    def holds(link: Link) -> None:
+        rights = link.take()
+        link.say("taken")
+        link.wait_for_end()
+        del rights
+
+    def client(link: Link) -> None:
+        (gate,) = link.take()
+        more = fill(gate)
+        link.say("full")
+        with pytest.raises(KeyboardInterrupt):
+            gate.call(b"never")
+        link.say("interrupted")
+        with pytest.raises(PeerGone):
+            gate.call(b"never")
+        with pytest.raises(PeerGone):
+            more[0].call()
+
+    doing, holder = start(client), start(holds)
+    gate, svr = new_channel()
+    holder.give(svr)
+    assert holder.hear() == "taken"
+    with gate:
+        doing.give(gate)
+        assert doing.hear() == "full"
+        interrupt(doing, "ppoll")
+        doing.wait_until_waiting("ppoll")
+        holder.kill()
+        doing.end()
+
+
+@processes
+def test_a_call_behind_a_one_way_message_waits_no_longer_than_told(start: Start) -> None:
+    child = start(serve)
+    (gate,) = child.take()
+    with gate:
+        gate.call(b"warm")
+        child.stop()
+        gate.transact(0, b"", b"one-way", oneway=True)
+        for oneway in (False, True):
+            with pytest.raises(IpcTimeout) as caught:
+                gate.transact(0, b"", b"behind", timeout=0.01, oneway=oneway)
+            assert caught.value.code == IpcErr.SETIMEOUT.code
+        child.go_on()
+        assert gate.call(b"after").data == b"after"

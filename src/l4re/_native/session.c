@@ -215,11 +215,14 @@ static void post(Session *s)
 }
 
 /* 0 or a status: write and post one message. */
-static int begin(Session *s, struct outgoing *message, unsigned flags, int64_t timeout)
+static int begin(Session *s, struct outgoing *message, unsigned flags, int64_t *timeout)
 {
     uint64_t word = atomic_load_explicit(&s->page->state, memory_order_acquire);
     if (word == word_of(s->sequence, POSTED) || word == word_of(s->sequence, TAKEN)) {
-        int status = await_state(s, word_of(s->sequence, FREE), timeout);       /* a one-way message before us */
+        int64_t start = io_now();
+        int status = await_state(s, word_of(s->sequence, FREE), *timeout);      /* a one-way message before us */
+        if (*timeout > 0 && (*timeout -= io_now() - start) < 0)
+            *timeout = 0;
         s->dead |= status > 0 && status != SEND_TIMEOUT;
         if (status)
             return status;
@@ -312,7 +315,7 @@ static PyObject *session_call(Session *s, PyObject *const *args, Py_ssize_t coun
         return PyLong_FromLong(status);
     }
     s->busy = true;
-    status = begin(s, &message, (unsigned)flags, timeout);
+    status = begin(s, &message, (unsigned)flags, &timeout);
     unsigned fds = (unsigned)message.count;
     outgoing_release(&message);
     if (status < 0)
@@ -342,7 +345,7 @@ static PyObject *session_post(Session *s, PyObject *const *args, Py_ssize_t coun
     }
     s->busy = true;
     s->open_fds = message.count > 0;
-    status = begin(s, &message, 0, 0);
+    status = begin(s, &message, 0, &(int64_t){0});
     outgoing_release(&message);
     if (status) {
         leave(s, NULL);
