@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 
 from l4re.testing import holdings, wait_until
+
+
+def pytest_collection_finish() -> None:
+    """What there is now stays: collecting garbage around each test need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
