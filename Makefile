@@ -11,7 +11,7 @@ PYTEST  = $(BIN)/python -m pytest -q
 QUIET   = mkdir -p build; dir=$$(mktemp -d build/make.XXXXXX) || exit 1; trap 'rm -rf "$$dir"' EXIT; \
 	quiet() { "$$@" >>"$$dir/log" 2>&1 || { cat "$$dir/log" >&2; exit 1; }; }
 
-.PHONY: demo test processes lint bench soak fuzz docs native clean help
+.PHONY: demo test processes lint bench soak fuzz sanitize docs native clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make test   all tests but the long ones     make lint   ruff, mypy, import-linter'
 	@echo 'make bench  round trips beside peers        make docs   docs/reference from the docstrings'
 	@echo 'make soak   long tests                      make fuzz   long random tests'
+	@echo 'make sanitize  core tests, the C leaf under ASan and UBSan'
 	@echo 'make clean  remove everything made here     .ci/run     what a change has to pass'
 
 # Runs again when the project's description changes.
@@ -68,6 +69,18 @@ soak: $(LEAF)
 
 fuzz: $(LEAF)
 	$(PYTEST) -m fuzz
+
+# The leaf once more under AddressSanitizer and UndefinedBehaviorSanitizer, on a copy of the package.
+SANITIZED = build/sanitize
+sanitize: $(LEAF)
+	@rm -rf $(SANITIZED) && mkdir -p $(SANITIZED) && cp -r src/l4re $(SANITIZED)/
+	$(CC) -shared -fPIC -std=c11 -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all \
+		-D_GNU_SOURCE=1 -DPy_LIMITED_API=0x030B0000 -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') \
+		$(filter %.c,$(NATIVE)) -o $(SANITIZED)/l4re/_native/leaf.abi3.so
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+		PYTHONPATH=$(CURDIR)/$(SANITIZED) $(PYTEST) -p no:cacheprovider -m 'not soak and not fuzz' \
+		tests/core tests/hostile tests/dataspace tests/rm
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info src/*.egg-info $(LEAF)
