@@ -104,7 +104,7 @@ class Ours(Calls, Grants, Notifies, Memory):
 
     def connect_grants(self, wire: Wire, what: str) -> Caller:
         gate = _gate(wire)
-        kinds = {"dataspace": l4re.Dataspace, "irq": l4re.Irq, "gate": l4re.Gate}
+        kinds: dict[str, type[l4re.Capability]] = {"dataspace": l4re.Dataspace, "irq": l4re.Irq, "gate": l4re.Gate}
 
         def check(answer: l4re.Message) -> bool:
             for cap in answer.caps:

@@ -218,12 +218,12 @@ def test_capabilities_are_read_in_their_order() -> None:
     ios = Iostream(0, b"", b"", caps)
     assert ios.caps == caps
     assert ios.tag.items == 4
-    assert ios.get(Capability) is caps[0]  # type: ignore[type-abstract]
+    assert ios.get(Capability) is caps[0]
     assert ios.get(FakeIrq) is caps[1]
     proxy = ios.get(Shm)
     assert proxy is not None
     assert proxy.cap is caps[2]
-    assert ios.get(Capability) is None  # type: ignore[type-abstract]
+    assert ios.get(Capability) is None
     with pytest.raises(InvalidArgument, match="FakeIrq"):
         Iostream(0, b"", b"", (FakeCap(),)).get(FakeIrq)
 
