@@ -174,21 +174,21 @@ class Child:
         self.signal(signal.SIGKILL)
         return at
 
-    def join(self) -> int:
+    def join(self, timeout: float = PATIENCE) -> int:
         """Wait for its end and return its exit status; -9 after a kill."""
         if self._status is None:
             pidfd = os.pidfd_open(self.pid)
             try:
-                if leaf.wait((pidfd,), int(PATIENCE * 1e9)) < 0:
+                if leaf.wait((pidfd,), int(timeout * 1e9)) < 0:
                     raise TimeoutError(f"child {self.pid} does not end")
             finally:
                 os.close(pidfd)
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self._status
 
-    def end(self) -> None:
+    def end(self, timeout: float = PATIENCE) -> None:
         """Wait until it has ended by itself, without an error."""
-        assert self.join() == 0, "the child failed; its traceback is on stderr"
+        assert self.join(timeout) == 0, "the child failed; its traceback is on stderr"
 
     def close(self) -> None:
         if self._status is None:
