@@ -392,10 +392,12 @@ static PyObject *session_withdraw(Session *s, PyObject *unused)
 static PyObject *session_close(Session *s, PyObject *unused)
 {
     (void)unused;
-    if (s->busy)
+    if (s->busy && !s->open_post)
         s->closing = true;                              /* the call that runs closes it when it ends */
-    else
+    else {
+        s->busy = s->open_post = false;
         session_release(s);
+    }
     Py_RETURN_NONE;
 }
 
