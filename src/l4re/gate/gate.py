@@ -8,9 +8,9 @@ capabilities, a busy session, an error) takes :meth:`Gate._slow`.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from threading import get_ident
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 from l4re._native import leaf
 from l4re.cap import Capability, Export, export_all, import_all, register_kind
@@ -46,26 +46,27 @@ MAX_DATA = leaf.PAGE_LONG
 Answer = tuple[int, bytes, bytes, tuple[Capability | None, ...]]
 
 
-class Message:
+class Message(NamedTuple):
     """What an untyped call returned: ``tag``, ``data`` (the long area), ``words``, ``caps`` (owned by the message)."""
 
-    __slots__ = ("_label", "caps", "data", "words")
-
-    def __init__(self, label: int, words: bytes, data: bytes, caps: tuple[Capability | None, ...]) -> None:
-        self._label = label
-        self.words = words
-        self.data = data
-        self.caps = caps
+    label: int
+    words: bytes
+    data: bytes
+    caps: tuple[Capability | None, ...]
 
     @property
     def tag(self) -> Tag:
         """The message tag as L4Re packs it."""
-        return Tag.make(self._label, len(self.words) // 8, len(self.caps))
+        return Tag.make(self.label, len(self.words) // 8, len(self.caps))
 
     def __repr__(self) -> str:
         return (
-            f"<Message label={self._label} {len(self.words) // 8} words, {len(self.data)} bytes, {len(self.caps)} caps>"
+            f"<Message label={self.label} {len(self.words) // 8} words, {len(self.data)} bytes, {len(self.caps)} caps>"
         )
+
+
+#: A message of an answer, which has the same four parts, in one step.
+_message: Callable[[type[Message], Any], Message] = tuple.__new__
 
 
 class Gate(Capability):
@@ -116,14 +117,14 @@ class Gate(Capability):
                 raise  # a signal handler's
             if answer.__class__ is tuple and not answer[3]:
                 if answer[0] >= 0:
-                    return Message(*answer)
+                    return _message(Message, answer)
                 raise error_from_code(answer[0], answer[2].decode(errors="replace"))
             reply = self._finish(session, answer, label, b"", data, caps, None, False)
         else:
             reply = self._slow(label, b"", data, caps, timeout, False)
         if reply[0] < 0:
             raise error_from_code(reply[0], reply[2].decode(errors="replace"))
-        return Message(*reply)
+        return _message(Message, reply)
 
     def transact(
         self,

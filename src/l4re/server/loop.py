@@ -145,11 +145,12 @@ class RegistryServer:
         Raises:
             Busy: another thread runs it.
         """
+        following, dispatch = self._leaf.next, self._dispatch
         with self._running():
             while True:
-                event = self._leaf.next(self._wait)
+                event = following(self._wait)
                 if event is not None:
-                    self._dispatch(event)
+                    dispatch(event)
                     if not self._stopping:
                         continue
                 if self._stopping:
@@ -287,7 +288,7 @@ class RegistryServer:
         self._port, before = port, self._port
         try:
             try:
-                answer = port.binding.serve(port.low, label, words, data, caps)
+                answer = port.serve(port.low, label, words, data, caps)
             except Exception as error:
                 answer = self._failed(port.binding, error)
             except BaseException:

@@ -92,7 +92,7 @@ class Port:
 
     __slots__ = (
         "binding", "children", "counts", "depth", "end", "ended", "first", "id", "label", "low", "owner", "parent",
-        "rights", "sessions", "source", "used",
+        "rights", "serve", "sessions", "source", "used",
     )  # fmt: skip
 
     _ids = itertools.count(1)
@@ -110,6 +110,7 @@ class Port:
         first: bool,
     ) -> None:
         self.binding = binding
+        self.serve = binding.serve
         self.end = end
         self.id = next(Port._ids)
         self.label = label
