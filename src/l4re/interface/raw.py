@@ -44,7 +44,8 @@ class ServerObject(Served, ABC):
         if result >= 0:
             if result > _LABEL_MAX:
                 raise L4Error(f"{type(self).__name__}.dispatch returned {result}", code=Err.EMSGERRRANGE)
-            return (result, *ios.answer())
+            out, long, handed = ios.answer()
+            return result, out, long, handed
         if result == -Err.ENOREPLY:
             return None
         if result < _LABEL_MIN:
