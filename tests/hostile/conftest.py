@@ -78,7 +78,7 @@ def _use(cap: Any) -> str:
             cap.close()
 
 
-def _serve(limits: Limits | None) -> Callable[[Link], None]:
+def serve(limits: Limits | None) -> Callable[[Link], None]:
     def body(link: Link) -> None:
         logging.disable()
         gate, svr = new_channel()
@@ -161,7 +161,7 @@ class Victim:
 def victims(limits: Limits | None = None) -> Iterator[Victim]:
     """Yield a server; at the end it is still unharmed, and ends by itself once nobody can reach it."""
     with processes() as start:
-        child = start(_serve(limits))
+        child = start(serve(limits))
         victim = Victim(child)
         try:
             yield victim

@@ -227,11 +227,16 @@ def test_odd_arguments_are_errors(world: World, bad: Any) -> None:
         session.call(0, b"", b"", 0, [0] * 65, 0, 0)
 
 
-def test_descriptors_that_are_not_open_spend_the_session_and_nothing_else(world: World) -> None:
+def test_descriptors_that_cannot_be_sent_leave_the_session_as_it_was(world: World) -> None:
     session = world.open()
     with pytest.raises(OSError, match="Bad file"):
         session.call(0, b"", b"", 0, [1 << 20], FOREVER, 0)
-    assert session.call(0, b"", b"", 0, None, FOREVER, 0) == leaf.STALE
+    assert session.post(0, b"", b"", 0, None) == 0
+    event = world.loop.next(FOREVER)
+    assert event is not None
+    assert event[1].reply(8, b"", b"", 0, None)
+    answer: Any = session.look()
+    assert answer[0] == 8
 
 
 @contextmanager

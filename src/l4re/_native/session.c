@@ -230,15 +230,17 @@ static int begin(Session *s, struct outgoing *message, unsigned flags, int64_t *
         s->dead = true;
         return BROKEN;
     }
+    uint64_t before = s->sequence;
     s->sequence = (s->sequence + 1) & (UINT64_MAX >> 9);
     if (message->count) {
         struct packet packet = {.kind = 'C', .sequence = s->sequence};
         int result = io_send(s->sock, &packet, offsetof(struct packet, text), message->fds, message->count);
         if (result < 0) {
-            s->dead = true;
+            s->sequence = before;                       /* nothing was sent */
             if (result == -EAGAIN)
                 return FULL;
             if (result == -EPIPE || result == -ECONNRESET) {
+                s->dead = true;
                 for (int i = 0; i < 1024 && !s->inbox.refused && inbox_drain(&s->inbox, s->sock, false); i++)
                     ;                                   /* its last word, if it left one */
                 return s->inbox.refused ? REFUSED : GONE;

@@ -209,6 +209,8 @@ class Gate(Capability):
                         else:
                             spare.close()
                 sent = answer.__class__ is tuple or answer in (0, leaf.RECEIVE_TIMEOUT)
+            except OSError as error:  # too many are on their way already, for this user
+                raise OutOfMemory(f"{self!r}: the capabilities cannot be sent now: {error.strerror}") from error
             finally:
                 for export in exports:
                     (export.done if sent else export.failed)()
@@ -247,7 +249,7 @@ class Gate(Capability):
                 self._forget(session)
             timeout = None if deadline is None else nanoseconds_left(deadline) / 1e9
             return self._slow(label, words, data, caps, timeout, oneway)
-        if answer != leaf.SEND_TIMEOUT or getattr(session, "dead", False):
+        if answer not in (leaf.SEND_TIMEOUT, leaf.FULL) or getattr(session, "dead", False):
             self._forget(session)
         raise self._error(session, answer)
 
@@ -367,13 +369,17 @@ class Gate(Capability):
             Busy: the port's queue is full and no server reads it.
         """
         weaker = self._rights & (rights | Rights.R if rights is not None else self._rights)
-        client, server = (Fd(fd, guarded=guarded) for fd, guarded in zip(leaf.channel(), (False, True), strict=True))
-        with server:
-            message = PortMessage(PortKind.DERIVE, rights=weaker).pack()
-            try:
-                queued = leaf.send(self.fileno(), message, (server.fileno(),))
-            except (BrokenPipeError, ConnectionResetError):
-                raise self._refusal() from None
+        port = self.fileno()
+        try:
+            client, server = (
+                Fd(fd, guarded=guarded) for fd, guarded in zip(leaf.channel(), (False, True), strict=True)
+            )
+            with server:
+                queued = leaf.send(port, PortMessage(PortKind.DERIVE, rights=weaker).pack(), (server.fileno(),))
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._refusal() from None
+        except OSError as error:
+            raise OutOfMemory(f"{self!r}: cannot be handed on now: {error.strerror}") from error
         if not queued:
             raise Busy(f"{self!r}: cannot be handed on, its port is full and no server reads it")
         return Export(ItemKind.GATE, weaker, 0, (client.fileno(),), owned=(client,))

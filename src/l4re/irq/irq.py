@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 
 from l4re._native import leaf
 from l4re.cap import Capability, Export, register_kind
-from l4re.errors import Busy, Closed, InvalidArgument, IpcTimeout, PeerGone, PermissionDenied
+from l4re.errors import Busy, Closed, InvalidArgument, IpcTimeout, OutOfMemory, PeerGone, PermissionDenied
 from l4re.irq.pin import IrqSource, Pin
 from l4re.linux.clock import deadline_after, nanoseconds_left
 from l4re.linux.fd import Fd
@@ -216,6 +216,8 @@ class Irq(Capability):
             leaf.trigger(own.fileno(), leaf.DERIVE_BYTE)
         except (BrokenPipeError, ConnectionResetError):
             raise PeerGone(f"{self!r}: the receiver is gone") from None
+        except OSError as error:
+            raise OutOfMemory(f"{self!r}: cannot be handed on now: {error.strerror}") from error
         finally:
             pipe.close()
             end.close()

@@ -281,7 +281,7 @@ class RegistryServer:
                 cut = len(words) - ITEM_BYTES * items
                 caps = import_all(words[cut:], fds)
                 words = words[:cut]
-            except L4Error as error:
+            except Exception as error:  # an InvalidArgument, unless an importer forgot a case
                 session.reply(*_refused(error))
                 port.session_ended(session)
                 return
@@ -349,7 +349,11 @@ class RegistryServer:
         return -int(Err.EIO), b"", text.encode(errors="replace")[:MAX_DATA], ()
 
     def _unsendable(self, binding: Binding, answer: Any, error: Exception) -> tuple[int, bytes, bytes, int, None]:
-        """The reply in place of one that does not fit a message."""
+        """The reply in place of one that does not fit a message, or whose capabilities cannot be sent."""
+        if isinstance(error, OSError):
+            why = f"the capabilities of {type(binding.object).__name__}'s reply cannot be sent now: {error.strerror}"
+            log.error("%s", why)
+            return -int(Err.ENOMEM), b"", why.encode(), 0, None
         size, words = len(answer[2]), len(answer[1])
         text = (
             f"the reply of {type(binding.object).__name__} has {size} bytes and {words // 8} words; at most {MAX_DATA} "
@@ -439,5 +443,5 @@ class _Running:
             server._wakeup.ring()
 
 
-def _refused(error: L4Error) -> tuple[int, bytes, bytes, int, None]:
-    return -int(error.code), b"", str(error).encode(errors="replace"), 0, None
+def _refused(error: Exception) -> tuple[int, bytes, bytes, int, None]:
+    return -int(getattr(error, "code", Err.EINVAL)), b"", str(error).encode(errors="replace"), 0, None
