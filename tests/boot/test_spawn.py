@@ -215,7 +215,8 @@ def test_signals_have_their_default_effect(capfd: pytest.CaptureFixture[str]) ->
         signal.signal(signal.SIGHUP, before)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     state = dict(line.split("| ")[1].split(":\t") for line in capfd.readouterr().out.splitlines())
-    assert int(state["SigBlk"], 16) == int(state["SigIgn"], 16) == 0
+    libc = 0b11 << 31  # 32 and 33 are the C library's own, and posix_spawn (as of make) leaves 32 ignored
+    assert int(state["SigBlk"], 16) & ~libc == int(state["SigIgn"], 16) & ~libc == 0
 
 
 def test_a_program_leads_a_process_group_of_its_own() -> None:
