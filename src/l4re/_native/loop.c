@@ -244,6 +244,16 @@ static PyObject *scan(Loop *l)
     return NULL;
 }
 
+/* Whether more descriptors wait here for their request than honest clients bring: those of one that came
+ * between our look at a request and its client's taking that one back. */
+static bool crowded(Loop *l)
+{
+    int count = 0;
+    for (Source *s = l->sources; s; s = s->next)
+        count += s->inbox.count;
+    return count > 4 * IO_MAX_FDS;
+}
+
 /* One epoll event: a request, a ready descriptor, a session that ended, or NULL: nothing for Python. */
 static PyObject *handle(Source *s, uint32_t events)
 {
@@ -251,9 +261,11 @@ static PyObject *handle(Source *s, uint32_t events)
         return PyTuple_Pack(2, s->owner, Py_None);
     heat(s);
     for (int packets = 0; packets < BATCH; packets++) { /* wake-ups of requests that were withdrawn */
-        char kind;
+        char kind = 0;
         bool there = posted(s);
-        if (!there && !(events & (EPOLLHUP | EPOLLERR)) && recv(s->fd, &kind, 1, MSG_PEEK | MSG_DONTWAIT) == 1 && kind == 'C') {
+        if (!there && !(events & (EPOLLHUP | EPOLLERR)) && recv(s->fd, &kind, 1, MSG_PEEK | MSG_DONTWAIT) < 0)
+            break;                                      /* do not read: descriptors of a request to come may come now */
+        if (kind == 'C') {
             /* Descriptors ahead of their request stay where they are, in the account of whoever sent them:
              * a client that never posts must not fill our table. Look again when something new comes. */
             if (!s->parked)
@@ -267,7 +279,7 @@ static PyObject *handle(Source *s, uint32_t events)
     PyObject *request = take(s);
     if (request || PyErr_Occurred())
         return request;
-    s->broken |= s->inbox.broken || s->inbox.count;     /* descriptors, and the request that was there is not */
+    s->broken |= s->inbox.broken || (s->inbox.count && crowded(s->loop));
     if (s->broken || s->inbox.end) {
         cool(s);
         return PyTuple_Pack(2, s->owner, (PyObject *)s);
