@@ -370,17 +370,16 @@ def test_options_of_the_servers_end_that_its_maker_kept(victim: Victim, attacker
     attacker.open()
     theirs = attacker.kept[-1]
     attacker.call()
-    for number, (option, value) in enumerate(
-        (
-            (socket.SO_PASSCRED, 1),
-            (socket.SO_RCVBUF, 1),
-            (socket.SO_SNDBUF, 1),
-            (socket.SO_RCVTIMEO, b"\1" + bytes(15)),
-            (socket.SO_SNDTIMEO, b"\1" + bytes(15)),
-            (29, 1),  # SO_TIMESTAMP
-            (42, 1),  # SO_PEEK_OFF
-        )
-    ):
+    options: list[tuple[int, int | bytes]] = [
+        (socket.SO_PASSCRED, 1),
+        (socket.SO_RCVBUF, 1),
+        (socket.SO_SNDBUF, 1),
+        (socket.SO_RCVTIMEO, b"\1" + bytes(15)),
+        (socket.SO_SNDTIMEO, b"\1" + bytes(15)),
+        (29, 1),  # SO_TIMESTAMP
+        (42, 1),  # SO_PEEK_OFF
+    ]
+    for number, (option, value) in enumerate(options):
         theirs.setsockopt(socket.SOL_SOCKET, option, value)
         theirs.setblocking(not theirs.getblocking())
         attacker.page.write(Head())
