@@ -75,6 +75,10 @@ class Plan:
                     if peers and self.cpus.offers(placement):
                         yield scenario, case, placement, peers
 
+    def seconds(self, scenario: Scenario) -> float:
+        """How long one repetition of ``scenario`` measures."""
+        return self.effort.seconds * scenario.stretch
+
     def size(self) -> int:
         """How many repetitions there are in all."""
         return self.effort.repetitions * sum(len(peers) for *_, peers in self.groups())
@@ -100,7 +104,7 @@ def _repetition(scenario: Scenario, case: str, placement: str, peer: Peer, plan:
     if isinstance(peer, Program):
         first, second = (sorted(plan.cpus.of(placement, role)) for role in ("server", "client"))
         pins = (first[0], second[0]) if placement != "free" else (-1, -1)
-        return peer.measure(scenario.name, case, pins, plan.effort.seconds)
+        return peer.measure(scenario.name, case, pins, plan.seconds(scenario))
     roles = scenario.roles(case)
     wires: dict[str, list[Wire]] = {role: [] for role in roles}
     for role in roles:
@@ -113,7 +117,7 @@ def _repetition(scenario: Scenario, case: str, placement: str, peer: Peer, plan:
         workers.extend(_Worker(scenario, peer, role, case, placement, plan, wires[role]) for role in roles)
         for wire in chain(*wires.values()):  # the ends are the workers' now: each sees when another ends
             wire.close()
-        _wait(workers, patience=30 + 20 * plan.effort.seconds)
+        _wait(workers, patience=30 + 20 * plan.seconds(scenario))
     finally:
         for wire in chain(*wires.values()):
             wire.close()
@@ -157,7 +161,7 @@ class _Worker:
         self.result, theirs = os.pipe()
         cpus = ",".join(map(str, sorted(plan.cpus.of(placement, role))))
         ends = [wire.fileno() for wire in wires]
-        args = [scenario.name, peer.name, role, case, placement, str(plan.effort.seconds), cpus, str(theirs)]
+        args = [scenario.name, peer.name, role, case, placement, str(plan.seconds(scenario)), cpus, str(theirs)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", *args, *map(str, ends)], pass_fds=[theirs, *ends], cwd=_ROOT
         )

@@ -13,6 +13,7 @@ __all__ = ["OURS", "PEERS", "Peer", "peer_named"]
 #: Where each is defined, in the order of the tables. A worker imports the one it needs.
 PEERS: dict[str, tuple[str, str]] = {
     "l4re": ("ours", "Ours"),
+    "l4re leaf": ("leaf", "Leaf"),
     "C spin+futex": ("floor", "FloorSpinFutex"),
     "C spin": ("floor", "FloorSpin"),
     "C futex": ("floor", "FloorFutex"),

@@ -43,6 +43,8 @@ class Scenario(ABC):
     needs: ClassVar[type[Peer]]
     cases: ClassVar[tuple[str, ...]] = ("",)
     placements: ClassVar[tuple[str, ...]] = ("two", "one", "free")
+    #: How much longer than usual a repetition has to be.
+    stretch: ClassVar[float] = 1
 
     def takes(self, peer: Peer, case: str, placement: str) -> bool:
         """Whether ``peer`` can do ``case``; busy ones need a core for each process."""
