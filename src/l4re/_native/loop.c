@@ -51,7 +51,6 @@ struct loop {
     struct epoll_event events[BATCH];
     int event_count, event_next;
     struct spin spin;
-    int64_t last_served;
     uint64_t requests, sleeps, polls, spins_paid, spins_failed, rings;
 };
 
@@ -342,42 +341,42 @@ static int fetch(Loop *l, int64_t timeout)
     return 0;
 }
 
-/* Spin on the hot pages; true: something was posted. */
-static bool spin(Loop *l, int64_t timeout)
+/* Look at the hot pages for as long as it pays, as a client does; true: something was posted. */
+static bool spin(Loop *l, int64_t timeout, int64_t *idle_since)
 {
-    bool elsewhere = false, found = false;
+    bool beside = true, found = false, crowded = false;
     unsigned cpu = this_cpu();
     for (int i = 0; i < l->hot_count; i++)
-        elsewhere |= l->hot[i]->peer_cpu != cpu;
-    int64_t limit = l->spin.budget;
-    if (timeout >= 0 && timeout < limit)
-        limit = timeout;
-    if (!elsewhere || limit <= 0)
+        beside &= l->hot[i]->peer_cpu == cpu;
+    int64_t limit = spin_limit(&l->spin, timeout);
+    for (int i = 0; limit && !beside && !found && i < QUICK_LOOKS; i++) {
+        relax();
+        found = any_posted(l);
+    }
+    if (!found)
+        *idle_since = io_now();
+    if (!limit)
         return false;
-    int64_t start = io_now(), now, first = limit < GIL_SPIN_NS ? limit : GIL_SPIN_NS;
-    do {
-        for (int i = 0; i < 32 && !(found = any_posted(l)); i++)
+    int64_t first = limit < GIL_SPIN_NS ? limit : GIL_SPIN_NS;
+    while (!found) {
+        if (beside)                     /* the other side runs only if we let it */
+            crowded |= yield_to_others();
+        else
             relax();
-        now = io_now();
-    } while (!found && now - start < first);
+        if (!(found = any_posted(l)) && io_now() - *idle_since >= first)
+            break;
+    }
     if (!found && first < limit) {
         Py_BEGIN_ALLOW_THREADS
-        do {
-            for (int i = 0; i < 32 && !(found = any_posted(l)); i++)
-                relax();
-            now = io_now();
-        } while (!found && !l->graves && now - start < limit);
+        do
+            crowded |= yield_to_others();
+        while (!(found = any_posted(l)) && !l->graves && io_now() - *idle_since < limit);
         Py_END_ALLOW_THREADS
         bury(l);
         found = any_posted(l);
     }
-    if (found) {
-        l->spins_paid++;
-        spin_paid(&l->spin, now - start);
-    } else {
-        l->spins_failed++;
-        spin_failed(&l->spin);
-    }
+    *(found ? &l->spins_paid : &l->spins_failed) += 1;
+    spin_done(&l->spin, found, crowded);
     return found;
 }
 
@@ -386,7 +385,7 @@ static bool spin(Loop *l, int64_t timeout)
  * broke the protocol; None: nothing within the time. */
 static PyObject *next_event(Loop *l, int64_t timeout)
 {
-    int64_t deadline = timeout > 0 ? io_now() + timeout : 0;
+    int64_t deadline = timeout > 0 ? io_now() + timeout : 0, idle_since = 0;
     for (;;) {
         while (l->event_next < l->event_count) {
             struct epoll_event *event = &l->events[l->event_next++];
@@ -412,7 +411,7 @@ static PyObject *next_event(Loop *l, int64_t timeout)
         int64_t left = timeout <= 0 ? timeout : deadline - io_now();
         if (timeout > 0 && left <= 0)
             left = 0;
-        if (left && l->hot_count && spin(l, left))
+        if (left && l->hot_count && spin(l, left, &idle_since))
             continue;
         if (PyErr_CheckSignals() < 0 || stale(l))       /* a signal handler may fork */
             return NULL;
@@ -424,12 +423,11 @@ static PyObject *next_event(Loop *l, int64_t timeout)
             while (l->hot_count)                        /* flags stay up: they are cold now */
                 l->hot[--l->hot_count]->hot = -1;
         }
-        int64_t slept_from = l->last_served;
         if (fetch(l, left) < 0)
             return NULL;
         if (l->event_count) {
-            if (left && slept_from)
-                spin_slept(&l->spin, io_now() - slept_from);
+            if (left && idle_since)
+                spin_slept(&l->spin, io_now() - idle_since);
             continue;
         }
         if (left == 0)
@@ -534,7 +532,7 @@ static PyObject *loop_stats(Loop *l, PyObject *unused)
     (void)unused;
     return Py_BuildValue("{sKsKsKsKsKsKsisL}", "requests", l->requests, "sleeps", l->sleeps, "polls", l->polls, "spins_paid",
                          l->spins_paid, "spins_failed", l->spins_failed, "rings", l->rings, "hot", l->hot_count, "spin_ns",
-                         (long long)l->spin.budget);
+                         (long long)(l->spin.rest ? 0 : l->spin.most));
 }
 
 /* reply(label, words, data, items, fds) -> bool: False when the client is past receiving it. */
@@ -580,7 +578,6 @@ static PyObject *source_reply(Source *s, PyObject *const *args, Py_ssize_t count
             s->loop->rings++;
             io_send(s->fd, "w", 1, NULL, 0);
         }
-        s->loop->last_served = io_now();
     }
     outgoing_release(&message);
     return PyBool_FromLong(sent);
@@ -689,7 +686,7 @@ static PyObject *open_loop(PyObject *module, PyObject *arg)
     leaf_guard(epoll);
     l->generation = leaf_generation();
     int64_t most = setting < 0 ? spin_setting() : (int64_t)(setting * 1000);
-    l->spin = (struct spin){most, most};
+    l->spin = (struct spin){.most = most};
     PyObject_GC_Track(l);
     return (PyObject *)l;
 }

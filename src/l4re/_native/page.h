@@ -76,31 +76,51 @@ struct packet {
     char text[200];
 };
 
-/* A self-tuning budget: spinning that does not pay shrinks to nothing, and grows
- * back when a sleeper finds that the other side came soon. */
+/* Whether to spin: for `most`, unless that failed several times in a row; then not at all for a
+ * while, each time longer. A short sleep says that both sides may be waiting for each other's
+ * wake-up, which one spin that succeeds would end: then the next try comes soon. */
 struct spin {
-    int64_t budget, most;
+    int64_t most;
+    unsigned failures;                  /* in a row */
+    unsigned rest;                      /* waits to go without spinning */
 };
 
-enum { GIL_SPIN_NS = 4000, SPIN_FLOOR_NS = 2000, SPIN_DEFAULT_NS = 50000 };
+enum {
+    QUICK_LOOKS = 64,                   /* before the clock is read: about a microsecond, the usual answer */
+    GIL_SPIN_NS = 3000,                 /* then, before the GIL is given up */
+    SPIN_DEFAULT_NS = 50000,
+    CROWDED_NS = 200000,                /* a yield that took so long: others need this CPU more */
+    SPIN_TRIES = 4,
+    SPIN_REST_SHORT = 16,
+    SPIN_REST_CROWDED = 256,
+    SPIN_REST_LOG2 = 10,
+};
 
-static inline void spin_paid(struct spin *spin, int64_t took)
+static inline int64_t spin_limit(struct spin *spin, int64_t timeout)
 {
-    if (2 * took > spin->budget)
-        spin->budget = 2 * took < spin->most ? 2 * took : spin->most;
+    if (spin->rest) {
+        spin->rest--;
+        return 0;
+    }
+    return timeout >= 0 && timeout < spin->most ? timeout : spin->most;
 }
 
-static inline void spin_failed(struct spin *spin)
+static inline void spin_done(struct spin *spin, bool paid, bool crowded)
 {
-    spin->budget = spin->budget > SPIN_FLOOR_NS ? spin->budget / 2 : 0;
+    if (crowded)                        /* whoever sleeps is preferred when woken; whoever yields goes last */
+        spin->rest = SPIN_REST_CROWDED;
+    else if (paid)
+        spin->failures = 0;
+    else if (++spin->failures >= SPIN_TRIES) {
+        unsigned more = spin->failures - SPIN_TRIES;
+        spin->rest = 1U << (more < SPIN_REST_LOG2 ? more : SPIN_REST_LOG2);
+    }
 }
 
 static inline void spin_slept(struct spin *spin, int64_t took)
 {
-    if (took < 4 * spin->most) {
-        int64_t grown = spin->budget ? 2 * spin->budget : 2 * SPIN_FLOOR_NS;
-        spin->budget = grown < spin->most ? grown : spin->most;
-    }
+    if (took < 4 * spin->most && spin->rest > SPIN_REST_SHORT)
+        spin->rest = SPIN_REST_SHORT;
 }
 
 static inline void relax(void)
@@ -110,6 +130,14 @@ static inline void relax(void)
 #elif defined(__aarch64__) || defined(__arm__)
     __asm__ __volatile__("yield");
 #endif
+}
+
+/* Let others have the CPU; true: somebody kept it for long. */
+static inline bool yield_to_others(void)
+{
+    int64_t before = io_now();
+    sched_yield();
+    return io_now() - before > CROWDED_NS;
 }
 
 static inline unsigned this_cpu(void) { return (unsigned)sched_getcpu() + 1; }

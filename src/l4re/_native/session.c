@@ -96,13 +96,13 @@ static PyObject *open_session(PyObject *module, PyObject *args)
         errno = -result;
         return result ? PyErr_SetFromErrno(PyExc_OSError) : NULL;
     }
-    int64_t spin = spin_setting();
+    int64_t most = spin_setting();
     memset((char *)s + sizeof(PyObject), 0, sizeof *s - sizeof(PyObject));
     s->page = page;
     s->sock = pair[0];
     s->watch = watch;
     s->generation = leaf_generation();
-    s->spin = (struct spin){spin, spin};
+    s->spin = (struct spin){.most = most};
     return (PyObject *)s;
 }
 
@@ -125,39 +125,50 @@ static bool withdraw(Session *s)
     return atomic_compare_exchange_strong(&s->page->state, &posted, word_of(s->sequence, FREE));
 }
 
+/* Look again and again for as long as it pays: briefly without a clock, then holding the GIL (to
+ * give it up beside a busy Python thread costs milliseconds), then letting others have the CPU. */
+static int spin(Session *s, uint64_t wanted, int64_t timeout, int64_t *start)
+{
+    int64_t limit = spin_limit(&s->spin, timeout);
+    bool beside = s->peer_cpu == this_cpu(), crowded = false;
+    int seen = 0;
+    for (int i = 0; limit && !beside && !seen && i < QUICK_LOOKS; i++) {
+        relax();
+        seen = look(s, wanted);
+    }
+    if (!seen)
+        *start = io_now();
+    if (!limit)
+        return 0;
+    int64_t first = limit < GIL_SPIN_NS ? limit : GIL_SPIN_NS;
+    while (!seen) {
+        if (beside)                     /* the other side runs only if we let it */
+            crowded |= yield_to_others();
+        else
+            relax();
+        if (!(seen = look(s, wanted)) && io_now() - *start >= first)
+            break;
+    }
+    if (!seen && first < limit) {
+        Py_BEGIN_ALLOW_THREADS
+        do
+            crowded |= yield_to_others();
+        while (!(seen = look(s, wanted)) && io_now() - *start < limit);
+        Py_END_ALLOW_THREADS
+    }
+    spin_done(&s->spin, seen, crowded);
+    return seen;
+}
+
 /* Wait until the state word is `wanted`. 0, a status, or -1 with a Python exception. */
 static int await_state(Session *s, uint64_t wanted, int64_t timeout)
 {
-    int64_t start = 0, now = 0;
+    int64_t start = 0;
     int seen = look(s, wanted);
+    if (!seen)
+        seen = spin(s, wanted, timeout, &start);
     if (seen)
         return seen < 0 ? BROKEN : 0;
-    start = io_now();
-    if (s->spin.budget && s->peer_cpu != this_cpu()) {  /* on one CPU it cannot run while we spin */
-        int64_t limit = s->spin.budget;
-        if (timeout >= 0 && timeout < limit)
-            limit = timeout;
-        int64_t first = limit < GIL_SPIN_NS ? limit : GIL_SPIN_NS;
-        do {
-            for (int i = 0; i < 32 && !(seen = look(s, wanted)); i++)
-                relax();
-            now = io_now();
-        } while (!seen && now - start < first);
-        if (!seen && first < limit) {
-            Py_BEGIN_ALLOW_THREADS
-            do {
-                for (int i = 0; i < 32 && !(seen = look(s, wanted)); i++)
-                    relax();
-                now = io_now();
-            } while (!seen && now - start < limit);
-            Py_END_ALLOW_THREADS
-        }
-        if (seen) {
-            spin_paid(&s->spin, now - start);
-            return seen < 0 ? BROKEN : 0;
-        }
-        spin_failed(&s->spin);
-    }
     for (;;) {
         atomic_store_explicit(&s->page->client_asleep, 1, memory_order_relaxed);
         atomic_thread_fence(memory_order_seq_cst);
@@ -413,7 +424,7 @@ static PyObject *session_stats(Session *s, PyObject *unused)
 {
     (void)unused;
     return Py_BuildValue("{sKsKsKsLsO}", "calls", s->calls, "rings", s->rings, "sleeps", s->sleeps, "spin_ns",
-                         (long long)s->spin.budget, "dead", s->dead ? Py_True : Py_False);
+                         (long long)(s->spin.rest ? 0 : s->spin.most), "dead", s->dead ? Py_True : Py_False);
 }
 
 static PyObject *session_refusal(Session *s, void *closure)
