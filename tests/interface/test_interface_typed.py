@@ -7,6 +7,7 @@ import enum
 import inspect
 import logging
 import struct
+from collections.abc import Callable
 from functools import wraps
 
 import pytest
@@ -29,7 +30,8 @@ from l4re.errors import (
     ServerError,
     WrongType,
 )
-from l4re.interface import U8, U32, Epiface, Interface, rpc
+from l4re.interface import U8, U32, Epiface, Interface, rpc, stubs
+from l4re.interface.signature import MethodSpec
 from l4re.rights import Rights
 from l4re.wire.tag import PROTO_EMPTY
 
@@ -151,6 +153,31 @@ def test_names_of_arguments_are_free(calc: Calc) -> None:
 def test_the_second_call_does_what_the_first_did(calc: Calc) -> None:
     assert [calc.sub(n, 1) for n in (3, 2, 1)] == [2, 1, 0]
     assert CalcServer().sub(3, 2) == 1
+
+
+def test_a_method_bound_before_its_first_call_is_made_once(gate: FakeGate, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(Interface):
+        protocol = 0x45
+
+        @rpc
+        def twice(self, a: int) -> int:
+            raise NotImplementedError
+
+    class LateServer(Late, Epiface):
+        def twice(self, a: int) -> int:
+            return 2 * a
+
+    made: list[object] = []
+    compile_stub = stubs.compile_stub
+
+    def counted(spec: MethodSpec) -> Callable[..., object]:
+        made.append(spec)
+        return compile_stub(spec)
+
+    monkeypatch.setattr(stubs, "compile_stub", counted)
+    bound = Late(FakeGate(LateServer())).twice
+    assert [bound(n) for n in range(3)] == [0, 2, 4]
+    assert len(made) == 1
 
 
 def test_the_bytes_are_those_of_upstreams_clntsrv(calc: Calc, gate: FakeGate) -> None:

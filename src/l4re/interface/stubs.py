@@ -25,12 +25,15 @@ _MAX_TEXT = 4096
 def lazy_stub(spec: MethodSpec) -> Callable[..., Any]:
     """Return a method that generates its successor when it is called first, and puts it in its own place."""
 
+    made: list[Callable[..., Any]] = []
+
     @functools.wraps(spec.function)
     def first_call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        stub = compile_stub(spec)
-        if vars(spec.owner).get(spec.name) is first_call:
-            setattr(spec.owner, spec.name, stub)
-        return stub(self, *args, **kwargs)
+        if not made:  # a method that was bound before its first call comes here every time
+            made.append(compile_stub(spec))
+            if vars(spec.owner).get(spec.name) is first_call:
+                setattr(spec.owner, spec.name, made[0])
+        return made[0](self, *args, **kwargs)
 
     first_call._l4_stub = first_call  # type: ignore[attr-defined]
     return first_call
