@@ -11,7 +11,7 @@ PYTEST  = $(BIN)/python -m pytest -q
 QUIET   = mkdir -p build; dir=$$(mktemp -d build/make.XXXXXX) || exit 1; trap 'rm -rf "$$dir"' EXIT; \
 	quiet() { "$$@" >>"$$dir/log" 2>&1 || { cat "$$dir/log" >&2; exit 1; }; }
 
-.PHONY: demo test processes lint bench soak fuzz sanitize docs native clean help
+.PHONY: demo test processes lint bench soak fuzz model sanitize docs native clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make test   all tests but the long ones     make lint   ruff, mypy, import-linter'
 	@echo 'make bench  round trips beside peers        make docs   docs/reference from the docstrings'
 	@echo 'make soak   long tests                      make fuzz   long random tests'
+	@echo 'make model  the sleep/wake protocol, searched exhaustively (needs spin)'
 	@echo 'make sanitize  core tests, the C leaf under ASan and UBSan'
 	@echo 'make clean  remove everything made here     .ci/run     what a change has to pass'
 
@@ -55,7 +56,7 @@ lint: $(LEAF)
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy --no-error-summary
-	$(BIN)/mypy --no-error-summary $(wildcard tests examples bench docs)
+	$(BIN)/mypy --no-error-summary $(wildcard tests examples bench docs model)
 	@$(QUIET); echo lint-imports; quiet $(BIN)/lint-imports --no-logo
 
 docs: $(LEAF)
@@ -69,6 +70,11 @@ soak: $(LEAF)
 
 fuzz: $(LEAF)
 	$(PYTEST) -m fuzz
+
+# The sleep/wake protocol: orders of memory accesses, then an exhaustive search that says what it needs installed.
+model: | $(VENV)/.ready
+	@$(BIN)/python model/litmus.py
+	@$(BIN)/python model/run.py
 
 # The leaf once more under AddressSanitizer and UndefinedBehaviorSanitizer, on a copy of the package.
 SANITIZED = build/sanitize
