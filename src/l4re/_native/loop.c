@@ -194,6 +194,7 @@ static PyObject *take(Source *s)
     if ((word & 0xff) != POSTED)
         return NULL;
     uint64_t sequence = word >> 8;
+    L4RE_POINT("take: seen, not yet taken");
     if (!atomic_compare_exchange_strong(&s->page->state, &word, word_of(sequence, TAKEN)))
         return NULL;                                    /* withdrawn this instant */
     if (!page_read(s->page, &head) || (head.fds ? !inbox_claim(&s->inbox, s->fd, sequence, head.fds) : s->inbox.count)) {
@@ -272,6 +273,7 @@ static PyObject *handle(Source *s, uint32_t events)
             s->parked = true;
             return NULL;
         }
+        L4RE_POINT("handle: looked, not yet drained");
         if (!inbox_drain(&s->inbox, s->fd, false) || there)
             break;
     }
@@ -300,6 +302,7 @@ static bool raise_flags(Loop *l)
     for (int i = 0; i < l->hot_count; i++)
         atomic_store_explicit(&l->hot[i]->page->server_asleep, 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
+    L4RE_POINT("raise_flags: raised, not yet looked");
     return any_posted(l);
 }
 
@@ -422,6 +425,7 @@ static PyObject *next_event(Loop *l, int64_t timeout)
             }
             while (l->hot_count)                        /* flags stay up: they are cold now */
                 l->hot[--l->hot_count]->hot = -1;
+            L4RE_POINT("next: looked, not yet asleep");
         }
         if (fetch(l, left) < 0)
             return NULL;
@@ -572,9 +576,11 @@ static PyObject *source_reply(Source *s, PyObject *const *args, Py_ssize_t count
     if (sent) {
         page_write(s->page, message.label, message.words.buf, (size_t)message.words.len, message.items, message.data.buf,
                    (size_t)message.data.len, (unsigned)message.count, 0);
+        L4RE_POINT("reply: written, not yet published");
         atomic_store_explicit(&s->page->state, word_of(s->sequence, DONE), memory_order_release);
         atomic_thread_fence(memory_order_seq_cst);
         if (atomic_load_explicit(&s->page->client_asleep, memory_order_relaxed)) {
+            L4RE_POINT("reply: before the ring");
             s->loop->rings++;
             io_send(s->fd, "w", 1, NULL, 0);
         }

@@ -122,6 +122,7 @@ static inline int look(Session *s, uint64_t wanted)
 static bool withdraw(Session *s)
 {
     uint64_t posted = word_of(s->sequence, POSTED);
+    L4RE_POINT("withdraw");
     return atomic_compare_exchange_strong(&s->page->state, &posted, word_of(s->sequence, FREE));
 }
 
@@ -184,6 +185,7 @@ static int await_state(Session *s, uint64_t wanted, int64_t timeout)
         else {
             int ready = 1;
             s->sleeps++;
+            L4RE_POINT("await: looked, not yet asleep");
             Py_BEGIN_ALLOW_THREADS
             if (timeout < 0 && s->watch < 0)
                 inbox_drain(&s->inbox, s->sock, true);
@@ -198,6 +200,7 @@ static int await_state(Session *s, uint64_t wanted, int64_t timeout)
                     s->inbox.end = true;
             }
             Py_END_ALLOW_THREADS
+            L4RE_POINT("await: woken, flag still up");
             if ((ready == 0 || (timeout >= 0 && io_now() - start >= timeout)) && !look(s, wanted))
                 result = SEND_TIMEOUT;                  /* also if the server keeps ringing for nothing */
             else
@@ -219,7 +222,9 @@ static void post(Session *s)
 {
     atomic_store_explicit(&s->page->state, word_of(s->sequence, POSTED), memory_order_release);
     atomic_thread_fence(memory_order_seq_cst);
+    L4RE_POINT("post: before the look at the flag");
     if (atomic_load_explicit(&s->page->server_asleep, memory_order_relaxed)) {
+        L4RE_POINT("post: before the ring");
         s->rings++;
         io_send(s->sock, "w", 1, NULL, 0);              /* a full queue has wake-ups enough; an end is seen when we wait */
     }
@@ -261,6 +266,7 @@ static int begin(Session *s, struct outgoing *message, unsigned flags, int64_t *
             return -1;
         }
     }
+    L4RE_POINT("begin: descriptors are ahead");
     page_write(s->page, message->label, message->words.buf, (size_t)message->words.len, message->items,
                message->data.buf, (size_t)message->data.len, (unsigned)message->count, flags);
     s->calls++;
