@@ -306,7 +306,7 @@ def test_a_refusal_from_a_client_is_ignored(victim: Victim, attacker: RawClient)
     assert attacker.call() is not None
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="without privileges the kernel's bound on descriptors in flight comes first")
+@pytest.mark.skipif(os.getuid() != 0, reason="without privileges the kernel's own bound comes first")
 @for_each(["close", "shut down"])
 def test_descriptors_that_are_never_posted_do_not_fill_the_server(
     victim: Victim, attacker: RawClient, end: str
