@@ -11,7 +11,7 @@ PYTEST  = $(BIN)/python -m pytest -q
 QUIET   = mkdir -p build; dir=$$(mktemp -d build/make.XXXXXX) || exit 1; trap 'rm -rf "$$dir"' EXIT; \
 	quiet() { "$$@" >>"$$dir/log" 2>&1 || { cat "$$dir/log" >&2; exit 1; }; }
 
-.PHONY: demo test processes lint bench soak fuzz model sanitize docs native clean help
+.PHONY: demo test processes lint bench soak fuzz model debug sanitize docs native clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -65,8 +65,8 @@ docs: $(LEAF)
 bench: $(LEAF)
 	$(BIN)/python -m bench
 
-soak: $(LEAF)
-	$(PYTEST) -m soak
+soak: $(LEAF) debug
+	$(PYTEST) -s -m soak
 
 fuzz: $(LEAF)
 	$(PYTEST) -m fuzz
@@ -75,6 +75,14 @@ fuzz: $(LEAF)
 model: | $(VENV)/.ready
 	@$(BIN)/python model/litmus.py
 	@$(BIN)/python model/run.py
+
+# The package once more with a leaf that delays at marked points of the protocol; soak tests reach it by PYTHONPATH.
+DEBUG = build/debug
+debug: $(LEAF)
+	@rm -rf $(DEBUG) && mkdir -p $(DEBUG) && cp -r src/l4re $(DEBUG)/
+	@$(CC) -shared -fPIC -std=c11 -O2 -g -fvisibility=hidden -Wall -Wextra -DL4RE_DEBUG -D_GNU_SOURCE=1 \
+		-DPy_LIMITED_API=0x030B0000 -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') \
+		$(filter %.c,$(NATIVE)) -o $(DEBUG)/l4re/_native/leaf.abi3.so
 
 # The leaf once more under AddressSanitizer and UndefinedBehaviorSanitizer, on a copy of the package.
 SANITIZED = build/sanitize
