@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="VARIANT", help="only these")
     parser.add_argument("--room", type=Path, default=BUILD, help="where to work (default: build/model)")
     parser.add_argument("--list", action="store_true", help="print the names and exit")
-    parser.add_argument("--full", action="store_true", help="the largest as well: GBs of memory, half an hour")
+    parser.add_argument("--full", action="store_true", help="the largest as well: 3 GB of memory, minutes")
     parser.add_argument(
         "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at a time, else one per CPU"
     )
