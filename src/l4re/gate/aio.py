@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from l4re._native import leaf
 from l4re.cap import Capability, export_all
 from l4re.linux.readable import readable
-from l4re.wire.items import ITEM_BYTES
+from l4re.wire.items import ITEM_BYTES, join_items
 
 if TYPE_CHECKING:
     from l4re.gate.gate import Answer, Gate
@@ -34,7 +34,7 @@ async def transact(
     items, fds, exports = export_all(caps) if caps else (b"", None, [])
     posted = False
     try:
-        payload = words + bytes(-len(words) % 8) + items if items else words
+        payload = join_items(words, items)
         status: Any = session.post(label, payload, data, len(items) // ITEM_BYTES, fds)
         posted = status == 0
     finally:

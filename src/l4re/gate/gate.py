@@ -31,7 +31,7 @@ from l4re.gate.threads import CallPath, remember, this_thread
 from l4re.linux.clock import deadline_after, nanoseconds_left
 from l4re.linux.fd import Fd, take
 from l4re.rights import Rights
-from l4re.wire.items import ITEM_BYTES, ItemKind
+from l4re.wire.items import ITEM_BYTES, ItemKind, join_items, split_items
 from l4re.wire.port import PortKind, PortMessage, unpack_refusal
 from l4re.wire.tag import Tag
 
@@ -195,7 +195,7 @@ class Gate(Capability):
             items, fds, exports = export_all(caps) if caps else (b"", None, [])
             sent = False
             try:
-                payload = words + bytes(-len(words) % 8) + items if items else words
+                payload = join_items(words, items)
                 left = -1 if deadline is None else nanoseconds_left(deadline)
                 answer = session.call(label, payload, data, len(items) // ITEM_BYTES, fds, left, oneway)
                 if answer == leaf.BUSY:  # a nested call of this thread, from a signal handler or a finalizer
@@ -234,9 +234,9 @@ class Gate(Capability):
             if not answer[3]:
                 return cast(Answer, answer)
             items, fds = answer[3]
-            cut = len(answer[1]) - ITEM_BYTES * items
+            plain, tail = split_items(answer[1], items)
             try:
-                return answer[0], answer[1][:cut], answer[2], import_all(answer[1][cut:], fds)
+                return answer[0], plain, answer[2], import_all(tail, fds)
             except InvalidArgument as error:
                 self._forget(session)
                 raise IpcError(
@@ -264,8 +264,6 @@ class Gate(Capability):
             return Busy(f"{self!r}: the server does not take what was sent before")
         if status == leaf.BROKEN:
             return IpcError(f"{self!r}: the server broke the session protocol; the session was given up")
-        if status == leaf.FORKED:
-            return IpcError(f"{self!r}: a signal handler forked during the call; the answer goes to the parent process")
         if status == leaf.FORKED:
             return IpcError(f"{self!r}: a signal handler forked during the call; the answer goes to the parent process")
         if self.closed:

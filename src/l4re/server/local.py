@@ -21,7 +21,7 @@ from l4re.gate.threads import CallPath
 from l4re.linux.fd import Fd
 from l4re.rights import Rights
 from l4re.server.ports import Binding
-from l4re.wire.items import ITEM_BYTES, ItemKind
+from l4re.wire.items import ItemKind, join_items, split_items
 
 __all__ = ["DirectPath", "LocalGate"]
 
@@ -44,9 +44,9 @@ class DirectPath:
             return leaf.GONE
         if binding.server._runs_elsewhere():
             return leaf.STALE
-        cut = len(words) - ITEM_BYTES * items
-        caps = import_all(words[cut:], [os.dup(fd) for fd in fds or ()]) if items else ()
-        answer = binding.server._answer(binding, self._low, label, words[:cut], bytes(data), caps)
+        words, tail = split_items(words, items)
+        caps = import_all(tail, [os.dup(fd) for fd in fds or ()]) if items else ()
+        answer = binding.server._answer(binding, self._low, label, words, bytes(data), caps)
         if flags & leaf.ONE_WAY:
             return 0
         if answer is None:
@@ -58,7 +58,7 @@ class DirectPath:
         received = tuple(os.dup(number) for number in numbers)
         for export in exports:
             export.done()
-        return label, words + bytes(-len(words) % 8) + payload, data, (len(out), received)
+        return label, join_items(words, payload), data, (len(out), received)
 
     def close(self) -> None:
         """Nothing is held."""

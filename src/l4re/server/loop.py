@@ -26,7 +26,7 @@ from l4re.server.limits import Limits
 from l4re.server.local import DirectPath
 from l4re.server.ports import Binding, Port
 from l4re.server.registry import ObjectRegistry
-from l4re.wire.items import ITEM_BYTES
+from l4re.wire.items import join_items, split_items
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -278,9 +278,8 @@ class RegistryServer:
         if caps:
             try:
                 items, fds = caps
-                cut = len(words) - ITEM_BYTES * items
-                caps = import_all(words[cut:], fds)
-                words = words[:cut]
+                words, tail = split_items(words, items)
+                caps = import_all(tail, fds)
             except Exception as error:  # an InvalidArgument, unless an importer forgot a case
                 session.reply(*_refused(error))
                 port.session_ended(session)
@@ -331,8 +330,7 @@ class RegistryServer:
             return
         sent = False
         try:
-            payload = words + bytes(-len(words) % 8) + items
-            sent = session.reply(label, payload, data, len(caps), fds)
+            sent = session.reply(label, join_items(words, items), data, len(caps), fds)
         except Exception as error:
             session.reply(*self._unsendable(binding, (label, words, data, caps), error))
         finally:

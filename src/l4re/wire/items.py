@@ -12,7 +12,7 @@ from typing import Final
 
 from l4re.errors import MessageTooShort
 
-__all__ = ["ITEM_BYTES", "ItemKind", "pack_item", "unpack_item"]
+__all__ = ["ITEM_BYTES", "ItemKind", "join_items", "pack_item", "split_items", "unpack_item"]
 
 ITEM_BYTES: Final = 16
 _ITEM = Struct("=BBHIQ")
@@ -45,3 +45,14 @@ def unpack_item(words: bytes) -> tuple[int, int, int, int]:
         raise MessageTooShort(f"an item takes {ITEM_BYTES} bytes, there are {len(words)}")
     kind, rights, nfds, _, value = _ITEM.unpack_from(words)
     return kind, rights, nfds, value
+
+
+def join_items(words: bytes, items: bytes) -> bytes:
+    """Return the words of a message whose items follow its untyped words, which are filled up to whole ones."""
+    return words + bytes(-len(words) % 8) + items if items else words
+
+
+def split_items(words: bytes, count: int) -> tuple[bytes, bytes]:
+    """Return the untyped words of a message and, apart, the words of its last ``count`` items."""
+    cut = len(words) - ITEM_BYTES * count
+    return words[:cut], words[cut:]
