@@ -10,6 +10,7 @@
 #include <Python.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* fork.c: descriptors a forked child must not keep */
 int leaf_fork_init(PyObject *module);
@@ -23,6 +24,8 @@ int leaf_io_init(PyObject *module);
 
 /* region.c: mappings that export a buffer */
 int leaf_region_init(PyObject *module);
+/* Zeroed memory of exactly this size, sealed against shrinking and growing; -1 with errno. */
+int leaf_memfd(const char *name, off_t size);
 
 /* session.c, loop.c: the two halves of a call */
 int leaf_session_init(PyObject *module);

@@ -51,7 +51,7 @@ struct loop {
     struct epoll_event events[BATCH];
     int event_count, event_next;
     struct spin spin;
-    uint64_t requests, sleeps, polls, spins_paid, spins_failed, rings;
+    uint64_t requests, sleeps, polls, rings;
 };
 
 static PyTypeObject *loop_type, *source_type;
@@ -344,43 +344,26 @@ static int fetch(Loop *l, int64_t timeout)
     return 0;
 }
 
-/* Look at the hot pages for as long as it pays, as a client does; true: something was posted. */
+/* A source that was closed meanwhile ends the spin: its page must not be looked at for long. */
+static inline int look_around(void *loop)
+{
+    Loop *l = loop;
+    return any_posted(l) ? 1 : l->graves ? -1 : 0;
+}
+
+/* Look at the hot pages for as long as it pays; true: something was posted. */
 static bool spin(Loop *l, int64_t timeout, int64_t *idle_since)
 {
-    bool beside = true, found = false, crowded = false;
+    bool beside = true;
     unsigned cpu = this_cpu();
+    bury(l);
     for (int i = 0; i < l->hot_count; i++)
         beside &= l->hot[i]->peer_cpu == cpu;
-    int64_t limit = spin_limit(&l->spin, timeout);
-    for (int i = 0; limit && !beside && !found && i < QUICK_LOOKS; i++) {
-        relax();
-        found = any_posted(l);
-    }
-    if (!found)
-        *idle_since = io_now();
-    if (!limit)
-        return false;
-    int64_t first = limit < GIL_SPIN_NS ? limit : GIL_SPIN_NS;
-    while (!found) {
-        if (beside)                     /* the other side runs only if we let it */
-            crowded |= yield_to_others();
-        else
-            relax();
-        if (!(found = any_posted(l)) && io_now() - *idle_since >= first)
-            break;
-    }
-    if (!found && first < limit) {
-        Py_BEGIN_ALLOW_THREADS
-        do
-            crowded |= yield_to_others();
-        while (!(found = any_posted(l)) && !l->graves && io_now() - *idle_since < limit);
-        Py_END_ALLOW_THREADS
-        bury(l);
-        found = any_posted(l);
-    }
-    *(found ? &l->spins_paid : &l->spins_failed) += 1;
-    spin_done(&l->spin, found, crowded);
-    return found;
+    int seen = spin_until(&l->spin, beside, timeout, idle_since, look_around, l);
+    if (!l->graves)
+        return seen > 0;
+    bury(l);
+    return any_posted(l);
 }
 
 /* next(timeout_ns) -> (owner, session, label, words, data, caps): a request;
@@ -535,7 +518,7 @@ static PyObject *loop_stats(Loop *l, PyObject *unused)
 {
     (void)unused;
     return Py_BuildValue("{sKsKsKsKsKsKsisL}", "requests", l->requests, "sleeps", l->sleeps, "polls", l->polls, "spins_paid",
-                         l->spins_paid, "spins_failed", l->spins_failed, "rings", l->rings, "hot", l->hot_count, "spin_ns",
+                         l->spin.paid, "spins_failed", l->spin.failed, "rings", l->rings, "hot", l->hot_count, "spin_ns",
                          (long long)(l->spin.rest ? 0 : l->spin.most));
 }
 

@@ -83,6 +83,7 @@ struct spin {
     int64_t most;
     unsigned failures;                  /* in a row */
     unsigned rest;                      /* waits to go without spinning */
+    uint64_t paid, failed;              /* counts, for stats() */
 };
 
 enum {
@@ -107,6 +108,7 @@ static inline int64_t spin_limit(struct spin *spin, int64_t timeout)
 
 static inline void spin_done(struct spin *spin, bool paid, bool crowded)
 {
+    *(paid ? &spin->paid : &spin->failed) += 1;
     if (crowded)                        /* whoever sleeps is preferred when woken; whoever yields goes last */
         spin->rest = SPIN_REST_CROWDED;
     else if (paid)
@@ -138,6 +140,44 @@ static inline bool yield_to_others(void)
     int64_t before = io_now();
     sched_yield();
     return io_now() - before > CROWDED_NS;
+}
+
+/* Look again and again for as long as it pays: briefly without a clock, then holding the GIL (to
+ * give it up beside a busy Python thread costs milliseconds), then letting others have the CPU.
+ * `look` says 1: there, 0: not yet, -1: no use in waiting; it is called without the GIL, too.
+ * `beside`: the other side last ran on this CPU. `start` is set unless it was there at once. */
+static inline __attribute__((always_inline)) int spin_until(struct spin *spin, bool beside, int64_t timeout, int64_t *start,
+                                                            int (*look)(void *), void *what)
+{
+    int64_t limit = spin_limit(spin, timeout);
+    bool crowded = false;
+    int seen = 0;
+    for (int i = 0; limit && !beside && !seen && i < QUICK_LOOKS; i++) {
+        relax();
+        seen = look(what);
+    }
+    if (!seen)
+        *start = io_now();
+    if (!limit)
+        return 0;
+    int64_t first = limit < GIL_SPIN_NS ? limit : GIL_SPIN_NS;
+    while (!seen) {
+        if (beside)                     /* the other side runs only if we let it */
+            crowded |= yield_to_others();
+        else
+            relax();
+        if (!(seen = look(what)) && io_now() - *start >= first)
+            break;
+    }
+    if (!seen && first < limit) {
+        Py_BEGIN_ALLOW_THREADS
+        do
+            crowded |= yield_to_others();
+        while (!(seen = look(what)) && io_now() - *start < limit);
+        Py_END_ALLOW_THREADS
+    }
+    spin_done(spin, seen > 0, crowded);
+    return seen;
 }
 
 static inline unsigned this_cpu(void) { return (unsigned)sched_getcpu() + 1; }

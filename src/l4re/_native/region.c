@@ -62,27 +62,33 @@ static void free_object(PyObject *self)
 
 /* ---- making ---- */
 
-/* memfd(name, size) -> fd: zeroed memory of exactly this size, sealed against shrinking and growing.
- * One step, because making a small dataspace should cost little more than the system calls. */
-static PyObject *py_memfd(PyObject *module, PyObject *args)
+int leaf_memfd(const char *name, off_t size)
 {
     static unsigned refused;            /* flags this kernel does not know (no-exec came with 6.3) */
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL;
+    int fd = memfd_create(name, flags & ~refused);
+    if (fd < 0 && errno == EINVAL && !refused && (fd = memfd_create(name, flags & ~MFD_NOEXEC_SEAL)) >= 0)
+        refused = MFD_NOEXEC_SEAL;
+    if (fd >= 0 && (ftruncate(fd, size) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    return fd;
+}
+
+/* memfd(name, size) -> fd. One step, because making a small dataspace should cost little more than the system calls. */
+static PyObject *py_memfd(PyObject *module, PyObject *args)
+{
     const char *name;
     long long size;
     (void)module;
     if (!PyArg_ParseTuple(args, "sL:memfd", &name, &size))
         return NULL;
-    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL;
-    int fd = memfd_create(name, flags & ~refused);
-    if (fd < 0 && errno == EINVAL && !refused && (fd = memfd_create(name, flags & ~MFD_NOEXEC_SEAL)) >= 0)
-        refused = MFD_NOEXEC_SEAL;
+    int fd = leaf_memfd(name, (off_t)size);
     if (fd < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
-    if (ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        close(fd);
-        return NULL;
-    }
     leaf_unguard(fd);                   /* the number may have been somebody's who guarded it */
     return PyLong_FromLong(fd);
 }

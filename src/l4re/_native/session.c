@@ -7,14 +7,9 @@
 #include "page.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U
-#endif
 
 typedef struct {
     PyObject_HEAD
@@ -46,20 +41,6 @@ static void session_release(Session *s)
     s->dead = true;
 }
 
-static int make_memfd(void)
-{
-    int fd = memfd_create("l4re:session", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-    if (fd < 0 && errno == EINVAL)      /* before Linux 6.3 */
-        fd = memfd_create("l4re:session", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd >= 0 && (ftruncate(fd, PAGE_BYTES) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)) {
-        int error = errno;
-        close(fd);
-        errno = error;
-        return -1;
-    }
-    return fd;
-}
-
 /* open_session(port, watch) -> Session, or None when the port's queue is full. */
 static PyObject *open_session(PyObject *module, PyObject *args)
 {
@@ -67,7 +48,7 @@ static PyObject *open_session(PyObject *module, PyObject *args)
     int port, watch, pair[2], memfd;
     if (!PyArg_ParseTuple(args, "ii:open_session", &port, &watch))
         return NULL;
-    if ((memfd = make_memfd()) < 0)
+    if ((memfd = leaf_memfd("l4re:session", PAGE_BYTES)) < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -126,39 +107,14 @@ static bool withdraw(Session *s)
     return atomic_compare_exchange_strong(&s->page->state, &posted, word_of(s->sequence, FREE));
 }
 
-/* Look again and again for as long as it pays: briefly without a clock, then holding the GIL (to
- * give it up beside a busy Python thread costs milliseconds), then letting others have the CPU. */
-static int spin(Session *s, uint64_t wanted, int64_t timeout, int64_t *start)
+struct wish {
+    Session *session;
+    uint64_t word;
+};
+
+static inline int look_for(void *wish)
 {
-    int64_t limit = spin_limit(&s->spin, timeout);
-    bool beside = s->peer_cpu == this_cpu(), crowded = false;
-    int seen = 0;
-    for (int i = 0; limit && !beside && !seen && i < QUICK_LOOKS; i++) {
-        relax();
-        seen = look(s, wanted);
-    }
-    if (!seen)
-        *start = io_now();
-    if (!limit)
-        return 0;
-    int64_t first = limit < GIL_SPIN_NS ? limit : GIL_SPIN_NS;
-    while (!seen) {
-        if (beside)                     /* the other side runs only if we let it */
-            crowded |= yield_to_others();
-        else
-            relax();
-        if (!(seen = look(s, wanted)) && io_now() - *start >= first)
-            break;
-    }
-    if (!seen && first < limit) {
-        Py_BEGIN_ALLOW_THREADS
-        do
-            crowded |= yield_to_others();
-        while (!(seen = look(s, wanted)) && io_now() - *start < limit);
-        Py_END_ALLOW_THREADS
-    }
-    spin_done(&s->spin, seen, crowded);
-    return seen;
+    return look(((struct wish *)wish)->session, ((struct wish *)wish)->word);
 }
 
 /* Wait until the state word is `wanted`. 0, a status, or -1 with a Python exception. */
@@ -167,7 +123,8 @@ static int await_state(Session *s, uint64_t wanted, int64_t timeout)
     int64_t start = 0;
     int seen = look(s, wanted);
     if (!seen)
-        seen = spin(s, wanted, timeout, &start);
+        seen = spin_until(&s->spin, s->peer_cpu == this_cpu(), timeout, &start, look_for,
+                          &(struct wish){s, wanted});
     if (seen)
         return seen < 0 ? BROKEN : 0;
     for (;;) {
