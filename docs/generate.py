@@ -66,14 +66,24 @@ def exported() -> dict[str, str]:
     """Return every name of ``l4re.__all__``, some more, and the modules that they are taken from."""
     tree = parse("")
     found: dict[str, str] = {}
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {alias.asname or alias.name: node.module.removeprefix("l4re.") for alias in node.names}
+    for each in imports(tree):
+        if each.module:
+            found |= {alias.asname or alias.name: each.module.removeprefix("l4re.") for alias in each.names}
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             names = {name: found[name] for name in ast.literal_eval(node.value) if name in found} | MORE
             return dict(sorted(names.items()))
     raise SystemExit("l4re has no __all__")
+
+
+def imports(tree: ast.Module) -> Iterator[ast.ImportFrom]:
+    """Yield what a module imports from others, also under a condition."""
+    for node in tree.body:
+        match node:
+            case ast.ImportFrom():
+                yield node
+            case ast.If(body=body):
+                yield from imports(ast.Module(body, []))
 
 
 def definitions(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
@@ -97,8 +107,8 @@ def locate(name: str, module: str) -> Place:
             case ast.Assign(value=ast.Attribute(value=ast.Name(id="leaf"), attr=inner)):
                 return locate(inner, "_native.leaf")
         return Place(module, found[-1])
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("l4re."):
+    for node in imports(tree):
+        if node.module and node.module.startswith("l4re."):
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
                     return locate(alias.name, node.module.removeprefix("l4re."))

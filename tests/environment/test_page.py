@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l4re import InvalidArgument, Rights
-from l4re.environment.page import CapEntry, EnvPage, check_name
+from l4re.environment.page import PID_AT, CapEntry, EnvPage, check_name
 from l4re.wire.items import ItemKind
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30).filter(
@@ -60,7 +60,7 @@ def test_the_format_is_what_the_documentation_shows() -> None:
     assert text == (
         "l4re-env 1\npid 0000012345\nlog server\ncap gate rws 0 4 calculator\ncap dataspace r 16384 5,6 camera frames\n"
     )
-    assert text[EnvPage.PID_AT :].startswith("0000012345\n")
+    assert text[PID_AT:].startswith("0000012345\n")
 
 
 def test_a_reader_skips_lines_it_does_not_know() -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO, NamedTuple, cast
 
 from l4re.boot.program import Command, find_command
 from l4re.boot.task import Task, reap_abandoned
 from l4re.cap import Capability, Export
 from l4re.environment.env import VARIABLE
-from l4re.environment.page import CapEntry, EnvPage, check_name
+from l4re.environment.page import PID_AT, CapEntry, EnvPage, check_name
 from l4re.errors import InvalidArgument, WrongType, error_from_code
 from l4re.gate import Svr
 from l4re.interface import Interface
@@ -32,8 +31,7 @@ _FIRST_FD = 3
 _OURS = "L4RE_"
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """A capability for a program, with at most these rights (None: all that ``cap`` carries)."""
 
     cap: Capability
@@ -124,7 +122,7 @@ def launch(
             fds=(page.fileno(), *fds),
             stdio=(stdin, output, output),
             cwd=cwd,
-            pid_at=EnvPage.PID_AT,
+            pid_at=PID_AT,
         )
     except BaseException as error:
         for export in exports:

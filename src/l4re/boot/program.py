@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from l4re.errors import InvalidArgument, NotFound, PermissionDenied, WrongType
 
 __all__ = ["Command", "find_command"]
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A file to execute and the words it is given; ``name`` is for people."""
 
     path: str

@@ -9,7 +9,15 @@ does is left to their rooms; each registers its importer here.
 """
 
 from l4re.cap.capability import Capability
-from l4re.cap.transfer import Export, capability_behind, export_all, import_all, import_capability, register_kind
+from l4re.cap.transfer import (
+    Export,
+    capability_behind,
+    export_all,
+    import_all,
+    import_capability,
+    register_kind,
+    register_room,
+)
 
 __all__ = [
     "Capability",
@@ -19,4 +27,5 @@ __all__ = [
     "import_all",
     "import_capability",
     "register_kind",
+    "register_room",
 ]

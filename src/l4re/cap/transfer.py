@@ -10,7 +10,7 @@ descriptors are and refuses with :class:`InvalidArgument` when they are not that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from importlib import import_module
 
 from l4re.cap.capability import Capability
 from l4re.errors import InvalidArgument, MessageTooLong, WrongType
@@ -27,13 +27,13 @@ __all__ = [
     "import_all",
     "import_capability",
     "register_kind",
+    "register_room",
 ]
 
 #: Capabilities in one message: two words each, of 63.
 MAX_CAPS = 16
 
 
-@dataclass(slots=True)
 class Export:
     """One capability on its way out.
 
@@ -43,13 +43,26 @@ class Export:
     learns the pidfd of the process it went to, where that is known.
     """
 
-    kind: ItemKind
-    rights: Rights
-    value: int
-    fds: tuple[int, ...]
-    owned: tuple[Fd, ...] = ()
-    on_sent: Callable[[], None] | None = None
-    on_task: Callable[[int], None] | None = None
+    __slots__ = ("fds", "kind", "on_sent", "on_task", "owned", "rights", "value")
+
+    def __init__(
+        self,
+        kind: ItemKind,
+        rights: Rights,
+        value: int,
+        fds: tuple[int, ...],
+        *,
+        owned: tuple[Fd, ...] = (),
+        on_sent: Callable[[], None] | None = None,
+        on_task: Callable[[int], None] | None = None,
+    ) -> None:
+        self.kind = kind
+        self.rights = rights
+        self.value = value
+        self.fds = fds
+        self.owned = owned
+        self.on_sent = on_sent
+        self.on_task = on_task
 
     def done(self) -> None:
         """The receiver has it."""
@@ -66,7 +79,8 @@ class Export:
 
 Importer = Callable[[Rights, int, tuple[Fd, ...]], Capability]
 
-_importers: dict[ItemKind, Importer] = {}
+_importers: dict[int, Importer] = {}
+_rooms: dict[int, str] = {}
 
 
 def register_kind(kind: ItemKind, importer: Importer) -> None:
@@ -77,6 +91,11 @@ def register_kind(kind: ItemKind, importer: Importer) -> None:
     _importers[kind] = importer
 
 
+def register_room(kind: ItemKind, module: str) -> None:
+    """Say which module registers ``kind``; it is loaded when the first such capability arrives."""
+    _rooms[kind] = module
+
+
 def import_capability(kind: int, rights: Rights, value: int, fds: tuple[Fd, ...]) -> Capability:
     """Make a capability of received descriptors, which this call takes.
 
@@ -84,19 +103,21 @@ def import_capability(kind: int, rights: Rights, value: int, fds: tuple[Fd, ...]
         InvalidArgument: the kind is unknown, or the descriptors are not what they claim to be.
     """
     try:
-        importer = _importers[ItemKind(kind)]
-    except (ValueError, KeyError):
-        for fd in fds:
-            fd.close()
-        raise InvalidArgument(f"received a capability of kind {kind}, which this version does not know") from None
-    try:
-        return importer(rights, value, fds)
+        return _importer(kind)(rights, value, fds)
     except BaseException as error:
         for fd in fds:
             fd.close()
         if isinstance(error, (OSError, OverflowError)):
             raise InvalidArgument(f"received a capability that the kernel does not confirm: {error}") from error
         raise
+
+
+def _importer(kind: int) -> Importer:
+    if kind not in _importers and kind in _rooms:
+        import_module(_rooms[kind])
+    if kind not in _importers:
+        raise InvalidArgument(f"received a capability of kind {kind}, which this version does not know")
+    return _importers[kind]
 
 
 def capability_behind(value: object) -> Capability:

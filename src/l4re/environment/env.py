@@ -9,21 +9,21 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-import l4re.dataspace
-import l4re.gate
-import l4re.irq  # noqa: F401  the rooms say how their capabilities are made
-from l4re.cap import Capability, import_capability
+from l4re.cap import Capability, import_capability, register_room
 from l4re.environment.page import EnvPage
 from l4re.errors import InvalidArgument, NotFound
-from l4re.factory import MemAlloc
-from l4re.factory.kernel import Factory
 from l4re.linux import sealed
 from l4re.linux.fd import Fd
-from l4re.linux.process import raise_descriptor_limit
-from l4re.log.client import Log
-from l4re.rm import RegionMap
+from l4re.linux.limit import raise_descriptor_limit
+from l4re.log import Log
+from l4re.wire.items import ItemKind
+
+if TYPE_CHECKING:
+    from l4re.factory import MemAlloc
+    from l4re.factory.kernel import Factory
+    from l4re.rm import RegionMap
 
 __all__ = ["VARIABLE", "Env", "env"]
 
@@ -31,6 +31,14 @@ __all__ = ["VARIABLE", "Env", "env"]
 VARIABLE = "L4RE_ENV"
 
 _T = TypeVar("_T")
+
+for _kind, _room in (
+    (ItemKind.DATASPACE, "l4re.dataspace"),
+    (ItemKind.GATE, "l4re.gate"),
+    (ItemKind.IRQ, "l4re.irq"),
+    (ItemKind.RECEIVE, "l4re.gate"),
+):
+    register_room(_kind, _room)
 
 
 class Env:
@@ -40,14 +48,8 @@ class Env:
     :func:`env`; make others only to pass a world to code that takes one.
     """
 
-    __slots__ = ("_caps", "factory", "log", "mem_alloc", "rm")
+    __slots__ = ("_caps", "_services", "log")
 
-    mem_alloc: MemAlloc
-    """Memory, as ``L4Re::Env::mem_alloc``."""
-    rm: RegionMap
-    """Where in this address space memory is attached."""
-    factory: Factory
-    """New gates and IRQs."""
     log: Log
     """What this program says."""
 
@@ -56,9 +58,7 @@ class Env:
     ) -> None:
         """Take ``caps``."""
         self._caps = MappingProxyType(dict(caps or {}))
-        self.mem_alloc = MemAlloc()
-        self.rm = rm or RegionMap()
-        self.factory = Factory()
+        self._services: dict[Callable[[], object], Any] = {} if rm is None else {_region_map: rm}
         self.log = log or Log()
 
     @classmethod
@@ -79,6 +79,28 @@ class Env:
         for entry, fds in zip(page.caps, mine, strict=True):
             caps[entry.name] = import_capability(entry.kind, entry.rights, entry.value, fds)
         return cls(caps, log=Log(page.log))
+
+    @property
+    def mem_alloc(self) -> MemAlloc:
+        """Memory, as ``L4Re::Env::mem_alloc``."""
+        return self._service(_mem_alloc)
+
+    @property
+    def rm(self) -> RegionMap:
+        """Where in this address space memory is attached."""
+        return self._service(_region_map)
+
+    @property
+    def factory(self) -> Factory:
+        """New gates and IRQs."""
+        return self._service(_factory)
+
+    def _service(self, make: Callable[[], _T]) -> _T:
+        """Return what ``make`` made when it was first asked for; many programs only call, and need none of these."""
+        if make not in self._services:
+            self._services.setdefault(make, make())  # of two threads, one comes first
+        service: _T = self._services[make]
+        return service
 
     @property
     def caps(self) -> Mapping[str, Capability]:
@@ -129,6 +151,24 @@ class Env:
 
     def __repr__(self) -> str:
         return f"<Env {', '.join(self._caps) or 'without named capabilities'}>"
+
+
+def _mem_alloc() -> MemAlloc:
+    from l4re.factory import MemAlloc
+
+    return MemAlloc()
+
+
+def _region_map() -> RegionMap:
+    from l4re.rm import RegionMap
+
+    return RegionMap()
+
+
+def _factory() -> Factory:
+    from l4re.factory.kernel import Factory
+
+    return Factory()
 
 
 def _own_page() -> EnvPage | None:

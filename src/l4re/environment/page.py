@@ -17,19 +17,20 @@ skips lines that begin with a word it does not know.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Final, NamedTuple, Self
 
 from l4re.errors import InvalidArgument
 from l4re.rights import Rights
 from l4re.wire.items import ItemKind
 
-__all__ = ["MAX_NAME", "CapEntry", "EnvPage", "check_name"]
+__all__ = ["MAX_NAME", "PID_AT", "CapEntry", "EnvPage", "check_name"]
 
 #: Bytes of the name of a capability.
 MAX_NAME = 255
 _MAGIC = "l4re-env 1"
 _DIGITS = 10
+#: Where in the page the addressee writes its pid, in ten digits.
+PID_AT: Final = len(_MAGIC) + len("\npid ")
 _MAX_FDS = 64
 
 
@@ -46,8 +47,7 @@ def check_name(name: object) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class CapEntry:
+class CapEntry(NamedTuple):
     """One capability: what it is, the descriptors it is made of, and its name."""
 
     kind: ItemKind
@@ -78,12 +78,8 @@ class CapEntry:
             raise InvalidArgument(f"not a capability in an environment page: {line!r}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class EnvPage:
+class EnvPage(NamedTuple):
     """What the page says. ``pid`` is 0 until the addressee has written its own."""
-
-    #: Where in the page the addressee writes its pid, in ten digits.
-    PID_AT: ClassVar[int] = len(_MAGIC) + len("\npid ")
 
     caps: tuple[CapEntry, ...] = ()
     log: str = ""
@@ -100,7 +96,7 @@ class EnvPage:
     @classmethod
     def addressee(cls, data: bytes) -> int | None:
         """Return whose page this is; None if it is no page."""
-        head, digits, rest = data[: cls.PID_AT], data[cls.PID_AT : cls.PID_AT + _DIGITS], data[cls.PID_AT + _DIGITS :]
+        head, digits, rest = data[:PID_AT], data[PID_AT : PID_AT + _DIGITS], data[PID_AT + _DIGITS :]
         is_page = head == f"{_MAGIC}\npid ".encode() and digits.isdigit() and rest[:1] == b"\n"
         return int(digits) if is_page else None
 

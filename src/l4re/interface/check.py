@@ -62,12 +62,12 @@ def _check_parameters(where: str, spec: MethodSpec, theirs: list[_Parameter]) ->
     any_name = any(p.kind is _Parameter.VAR_KEYWORD for p in theirs)
     by_name = {p.name: p for p in theirs if p.kind is not _Parameter.POSITIONAL_ONLY}
     used: set[str] = set()
-    for index, wanted in enumerate(p for p in spec.parameters if p.kind is not _Parameter.KEYWORD_ONLY):
+    for index, wanted in enumerate(p for p in spec.parameters if p.by_place):
         if index < len(places):
             used.add(places[index].name)
         elif not any_place:
             raise TypeError(f"{where} does not take argument {wanted.name!r} of {spec.where}")
-    for wanted in (p for p in spec.parameters if p.kind is _Parameter.KEYWORD_ONLY):
+    for wanted in (p for p in spec.parameters if not p.by_place):
         if wanted.name in by_name:
             used.add(wanted.name)
         elif not any_name:
@@ -88,7 +88,7 @@ def _check_types(where: str, spec: MethodSpec, implementation: Any, theirs: list
     promised = spec.signature().hints
     places = [p.name for p in theirs if p.kind in _POSITIONAL]
     for index, wanted in enumerate(spec.parameters):
-        name = wanted.name if wanted.kind is _Parameter.KEYWORD_ONLY else (places[index : index + 1] or [""])[0]
+        name = (places[index : index + 1] or [""])[0] if wanted.by_place else wanted.name
         if name in hints and not _compatible(promised[wanted.name], hints[name]):
             said = _name(promised[wanted.name])
             raise TypeError(f"{where}: argument {name!r} is {_name(hints[name])}, and {spec.where} says {said}")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from types import FunctionType
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, NamedTuple, TypeVar, overload
 
 from l4re.errors import InvalidArgument
 from l4re.rights import Rights
@@ -26,8 +25,7 @@ class Auto(Enum):
 AUTO: Final = Auto.AUTO
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """What the decorator was told about ``function``; copies of the mark on wrappers do not count."""
 
     function: Callable[..., Any]

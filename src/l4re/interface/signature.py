@@ -7,12 +7,11 @@ names the method and the argument.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import NoneType
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from types import FunctionType, NoneType
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_type_hints
 
+from l4re.interface.parameters import Parameter, is_coroutine, parameters_of
 from l4re.rights import Rights
 from l4re.wire.codecs import codec_for
 from l4re.wire.marshal import Field, Layout
@@ -22,13 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["MethodSpec", "Signature"]
 
-_BY_NAME = inspect.Parameter.KEYWORD_ONLY
-_COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _OURS = "_l4_"
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(NamedTuple):
     """The two layouts of an operation, and how its results are given back."""
 
     request: Layout
@@ -37,21 +33,32 @@ class Signature:
     hints: Mapping[str, Any]
 
 
-@dataclass(slots=True, eq=False)
 class MethodSpec:
     """One operation: its name, number and rights, and its signature as soon as that can be known."""
 
-    name: str
-    function: Callable[..., Any]
-    owner: type[Interface]
-    protocol: int
-    opcode: int | None
-    rights: Rights
-    oneway: bool
-    names: Mapping[str, Any] | None  # local names at the place of definition
-    parameters: tuple[inspect.Parameter, ...] = ()
-    handler: Callable[..., Any] | None = None
-    _signature: Signature | None = field(default=None, repr=False)
+    def __init__(
+        self,
+        name: str,
+        function: FunctionType,
+        owner: type[Interface],
+        protocol: int,
+        opcode: int | None,
+        rights: Rights,
+        oneway: bool,
+        names: Mapping[str, Any] | None,
+    ) -> None:
+        """Note what is known when the class is made; ``names``: the local names at that place."""
+        self.name = name
+        self.function = function
+        self.owner = owner
+        self.protocol = protocol
+        self.opcode = opcode
+        self.rights = rights
+        self.oneway = oneway
+        self.names = names
+        self.parameters: tuple[Parameter, ...] = ()
+        self.handler: Callable[..., Any] | None = None
+        self._signature: Signature | None = None
 
     @property
     def where(self) -> str:
@@ -64,11 +71,11 @@ class MethodSpec:
         Raises:
             TypeError: a parameter or the result cannot travel.
         """
-        if inspect.iscoroutinefunction(self.function):
+        if is_coroutine(self.function):
             raise TypeError(f"{self.where}: define it with plain `def`; clients await it as `proxy.aio.{self.name}()`")
-        self.parameters = tuple(inspect.signature(self.function).parameters.values())[1:]
+        self.parameters = parameters_of(self.function)[1:]
         for parameter in self.parameters:
-            if parameter.kind in _COLLECTING:
+            if not (parameter.by_place or parameter.by_name):
                 raise TypeError(f"{self.where}: *{parameter.name} cannot travel; name every argument")
             if parameter.name.startswith(_OURS):
                 raise TypeError(f"{self.where}: names that begin with {_OURS} are ours, rename {parameter.name!r}")
@@ -136,4 +143,4 @@ class MethodSpec:
 
     def call_arguments(self) -> str:
         """Return the source text of the arguments, as the server's implementation is called."""
-        return ", ".join(f"{p.name}={p.name}" if p.kind is _BY_NAME else p.name for p in self.parameters)
+        return ", ".join(p.name if p.by_place else f"{p.name}={p.name}" for p in self.parameters)

@@ -7,11 +7,11 @@ What a generated method does is what `_call` says in plain words; it is written 
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from l4re.errors import InvalidArgument, L4Error, MissingArgument, ServerError, error_from_code
+from l4re.interface.parameters import REQUIRED
 from l4re.wire.source import Source
 
 if TYPE_CHECKING:
@@ -79,17 +79,17 @@ def is_stub(method: object) -> bool:
 def _parameters(spec: MethodSpec, source: Source) -> str:
     """Return the source text of the parameters, with their defaults."""
     parts = ["_l4_self"]
-    kinds = [parameter.kind for parameter in spec.parameters]
-    if inspect.Parameter.POSITIONAL_ONLY not in kinds:
-        parts.append("/")
+    places_only = sum(not parameter.by_name for parameter in spec.parameters)
+    places = sum(parameter.by_place for parameter in spec.parameters)
     for index, parameter in enumerate(spec.parameters):
-        kind = parameter.kind
-        if kind is inspect.Parameter.KEYWORD_ONLY and (not index or kinds[index - 1] is not kind):
-            parts.append("*")
-        default = parameter.default
-        parts.append(parameter.name if default is parameter.empty else f"{parameter.name}={source.bind(default)}")
-        if kind is inspect.Parameter.POSITIONAL_ONLY and kinds[index + 1 : index + 2] != [kind]:
+        if index == places_only:
             parts.append("/")
+        if index == places:
+            parts.append("*")
+        required = parameter.default is REQUIRED
+        parts.append(parameter.name if required else f"{parameter.name}={source.bind(parameter.default)}")
+    if places_only == len(spec.parameters):
+        parts.append("/")
     return ", ".join(parts)
 
 

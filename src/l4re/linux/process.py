@@ -6,7 +6,6 @@ of this process starts them all. A process is known by its pidfd; its number is 
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
@@ -26,7 +25,6 @@ __all__ = [
     "StartFailed",
     "kill",
     "kill_group",
-    "raise_descriptor_limit",
     "reap",
     "spawn",
     "wait_any",
@@ -226,16 +224,3 @@ def wait_any(pidfds: Iterable[int], timeout: float | None = None) -> list[int]:
     for pidfd in pidfds:
         poll.register(pidfd, select.POLLIN)
     return [pidfd for pidfd, _ in poll.poll(None if timeout is None else max(0, int(timeout * 1000 + 0.999)))]
-
-
-def raise_descriptor_limit() -> None:
-    """Allow this process as many descriptors as it may allow itself: every capability is one."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError) as error:  # "no limit" as the hard one, beyond what the kernel takes
-            if isinstance(error, OSError) and error.errno not in (errno.EPERM, errno.EINVAL):
-                raise

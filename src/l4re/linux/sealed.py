@@ -6,7 +6,6 @@ import fcntl
 import os
 
 from l4re._native import leaf
-from l4re.linux import memfd
 from l4re.linux.fd import Fd
 
 __all__ = ["MAX_SIZE", "keep_from_programs", "make", "read"]
@@ -21,6 +20,8 @@ def make(data: bytes, name: str) -> Fd:
     Raises:
         OutOfMemory: there is no memory or no descriptor.
     """
+    from l4re.linux import memfd  # for the one who writes a page; its reader does without
+
     fd = memfd.create(len(data), name)
     try:
         memfd.write_at(fd.fileno(), 0, data)

@@ -5,10 +5,25 @@ it was written, and that no output of a program that ended is lost. Who gets whi
 ``ned``.
 """
 
+from typing import TYPE_CHECKING
+
 from l4re.log.client import Log
-from l4re.log.console import Console
-from l4re.log.lines import LineAssembler
-from l4re.log.multiplexer import Multiplexer, shared_multiplexer
-from l4re.log.tag import Tag, colour_number
+from l4re.on_demand import names_on_demand
+
+if TYPE_CHECKING:
+    from l4re.log.console import Console
+    from l4re.log.lines import LineAssembler
+    from l4re.log.multiplexer import Multiplexer, shared_multiplexer
+    from l4re.log.tag import Tag, colour_number
+else:
+    __getattr__, __dir__ = names_on_demand(
+        globals(),
+        {
+            "l4re.log.console": ("Console",),
+            "l4re.log.lines": ("LineAssembler",),
+            "l4re.log.multiplexer": ("Multiplexer", "shared_multiplexer"),
+            "l4re.log.tag": ("Tag", "colour_number"),
+        },
+    )
 
 __all__ = ["Console", "LineAssembler", "Log", "Multiplexer", "Tag", "colour_number", "shared_multiplexer"]

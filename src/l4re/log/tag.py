@@ -7,7 +7,7 @@ Pure text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from l4re.errors import InvalidArgument
 
@@ -34,8 +34,7 @@ def colour_number(colour: str | int | None) -> int:
     return number | (_BRIGHT if letter.isupper() and letter.lower() in _LETTERS else 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(NamedTuple):
     """A name of any length (eight characters of it show) and a colour from 0 to 15."""
 
     name: str

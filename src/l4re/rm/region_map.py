@@ -14,10 +14,9 @@ import operator
 import os
 import weakref
 from collections import deque
-from dataclasses import dataclass
 from functools import cache
 from threading import RLock
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from l4re.dataspace import Dataspace
 from l4re.errors import AddressNotAvailable, InvalidArgument, NotFound, PermissionDenied
@@ -38,8 +37,7 @@ _TOP = 1 << 62
 _MANY_NOTES = 64
 
 
-@dataclass(frozen=True, slots=True)
-class RegionMapStats:
+class RegionMapStats(NamedTuple):
     """What is attached: the number of regions and the address space they occupy."""
 
     regions: int

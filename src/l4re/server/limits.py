@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Limits"]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Bounds that a :class:`RegistryServer` keeps; whoever goes beyond gets an error that names the limit.
 
     ``ports`` counts all ports of one object, derived ones included; ``depth`` how often a capability may be

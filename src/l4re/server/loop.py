@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from l4re._native import leaf
 from l4re.cap import Capability, export_all, import_all
@@ -51,8 +50,7 @@ class LoopEnd(Enum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who called, as the server itself recorded it when the capability was made: nothing a client could forge."""
 
     label: int

@@ -8,8 +8,7 @@ The tree of derivations is what revocation cuts.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from l4re._native import leaf
 from l4re.errors import Err
@@ -30,8 +29,7 @@ _SESSION_SEALS = 0x0002 | 0x0004  # F_SEAL_SHRINK | F_SEAL_GROW
 _WRITE_SEALS = 0x0008 | 0x0010  # F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
 
 
-@dataclass(frozen=True, slots=True)
-class PortInfo:
+class PortInfo(NamedTuple):
     """What the server knows of one holder.
 
     ``parent`` is the ``id`` of the port it was derived from, or None. That one may be gone already and not

@@ -10,9 +10,8 @@ A stream that does not fit the words of a message travels whole in the long area
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from l4re.errors import InvalidArgument, L4Error, MessageTooLong, MessageTooShort, MissingArgument
 from l4re.wire.codecs import Codec, Shape
@@ -32,8 +31,7 @@ _ITEM_WORDS = 2
 _MESSAGE = "_l4_words, _l4_data, _l4_caps"
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One value: what it is called in messages, and its codec."""
 
     name: str

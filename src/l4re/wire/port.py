@@ -18,9 +18,9 @@ The server answers nothing but, rarely, ``R``: why it refuses, before it closes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from struct import Struct
+from typing import NamedTuple
 
 __all__ = ["PORT_MESSAGE_BYTES", "PortKind", "PortMessage", "pack_refusal", "unpack_refusal"]
 
@@ -40,8 +40,7 @@ class PortKind(bytes, Enum):
 _DESCRIPTORS = {PortKind.SESSION: 2, PortKind.DERIVE: 1, PortKind.MINT: 1}
 
 
-@dataclass(frozen=True, slots=True)
-class PortMessage:
+class PortMessage(NamedTuple):
     """One message of a holder to its server; ``label`` counts in ``M`` only."""
 
     kind: PortKind

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from l4re.wire.codecs import ScalarCodec, Shape
 from l4re.wire.stream import LENGTH
@@ -24,16 +23,16 @@ __all__ = ["Run", "Runs", "Source"]
 _PADDING = tuple(bytes(n) for n in range(WORD))
 
 
-@dataclass(slots=True)
 class Run:
     """Numbers at known distances, then perhaps the bytes that the last of them counts."""
 
-    align: int = WORD  # where it begins; the first one begins at 0
-    reach: int = 0  # bytes so far
-    code: str = ""
-    arguments: list[str] = field(default_factory=list)
-    targets: list[str] = field(default_factory=list)
-    blob: str = ""
+    def __init__(self, align: int = WORD) -> None:
+        self.align = align  # where it begins; the first one begins at 0
+        self.reach = 0  # bytes so far
+        self.code = ""
+        self.arguments: list[str] = []
+        self.targets: list[str] = []
+        self.blob = ""
 
     def append(self, code: str, size: int, argument: str, target: str) -> None:
         """Put a number at its natural alignment."""
@@ -44,8 +43,7 @@ class Run:
         self.targets.append(target)
 
 
-@dataclass(slots=True)
-class Runs:
+class Runs(NamedTuple):
     """All runs of a layout, and what follows from them."""
 
     runs: list[Run]
