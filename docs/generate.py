@@ -226,7 +226,7 @@ def members(cls: ast.ClassDef, module: str) -> Iterator[str]:
     bases = " ".join(map(ast.unparse, cls.bases))
     enum, flags = "Enum" in bases or "Flag" in bases, "Flag" in bases
     values: list[str] = []
-    body = list(cls.body)
+    body = [each for node in cls.body for each in (node.body if isinstance(node, ast.If) else [node])]
     for at, node in enumerate(body):
         after = body[at + 1] if at + 1 < len(body) else None
         note = (
@@ -282,6 +282,8 @@ def inherited(cls: ast.ClassDef, module: str) -> Iterator[tuple[str, list[str]]]
 def public_bases(cls: ast.ClassDef, module: str) -> Iterator[str]:
     """Yield the base classes, those of a private one in its place."""
     for base in map(ast.unparse, cls.bases):
+        if base.startswith("leaf."):
+            continue
         if not base.startswith("_"):
             yield base
             continue

@@ -10,13 +10,14 @@
  * The loop drops the GIL while it spins or sleeps, and a garbage collection may
  * run wherever it makes an object. Either may close a source that the loop looks
  * at: inside next() its mapping and memory stay until nobody can. */
-#include "page.h"
+#include "message.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <structmember.h>
 #include <unistd.h>
 
 enum { BATCH = 64, HOT = 64, ROUNDS_PER_EPOLL = 16 };
@@ -29,6 +30,7 @@ typedef struct source {
     Loop *loop;                         /* NULL once closed */
     struct source *next, *previous;     /* the loop's list, which owns a reference */
     PyObject *owner;
+    PyObject *serve, *low;              /* of a session: its owner's function, and that one's first argument */
     int fd;
     struct page *page;
     struct inbox inbox;
@@ -44,7 +46,10 @@ struct loop {
     PyObject_HEAD
     int epoll;
     uint32_t generation;
-    bool inside;                        /* in next() */
+    bool inside;                        /* in next() or run() */
+    bool calling;                       /* inside, but in the hands of a handler */
+    int haste;                          /* how soon run() is wanted back */
+    Source *serving;                    /* whose request a handler has; borrowed from serve() */
     Source *sources, *graves;           /* graves: closed inside next() */
     Source *hot[HOT];
     int hot_count, cursor, rounds;
@@ -53,6 +58,8 @@ struct loop {
     struct spin spin;
     uint64_t requests, sleeps, polls, rings;
 };
+
+enum haste { AT_LEISURE, LOOK_ONLY, AT_ONCE };
 
 static PyTypeObject *loop_type, *source_type;
 
@@ -117,7 +124,7 @@ static void source_drop(Source *s)
         s->next->previous = s->previous;
     s->previous = s->next = NULL;
     s->loop = NULL;
-    if (l->inside && !foreign) {                        /* the loop may be looking at it right now */
+    if (l->inside && !l->calling && !foreign) {                        /* the loop may be looking at it right now */
         s->next = l->graves;
         l->graves = s;
         return;
@@ -160,6 +167,8 @@ static Source *source_new(Loop *l, int fd, PyObject *owner, struct page *page)
     s->hot = -1;
     s->page = page;
     s->owner = Py_NewRef(owner);
+    if (page && (!(s->serve = PyObject_GetAttrString(owner, "serve")) || !(s->low = PyObject_GetAttrString(owner, "low"))))
+        PyErr_Clear();                                  /* its requests are for whoever calls next() */
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = s};
     if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, fd, &event) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -185,40 +194,126 @@ static void watch_as(Source *s, uint32_t events)
     epoll_ctl(s->loop->epoll, EPOLL_CTL_MOD, s->fd, &event);
 }
 
-/* The request in the page, if there is one: a tuple, NULL without an exception if none. */
-static PyObject *take(Source *s)
+/* Take the request in the page, if there is one. False: there is none, or the session is broken. */
+static bool take(Source *s, struct head *head)
 {
-    Loop *l = s->loop;
-    struct head head;
     uint64_t word = atomic_load_explicit(&s->page->state, memory_order_acquire);
     if ((word & 0xff) != POSTED)
-        return NULL;
+        return false;
     uint64_t sequence = word >> 8;
     L4RE_POINT("take: seen, not yet taken");
     if (!atomic_compare_exchange_strong(&s->page->state, &word, word_of(sequence, TAKEN)))
-        return NULL;                                    /* withdrawn this instant */
-    if (!page_read(s->page, &head) || (head.fds ? !inbox_claim(&s->inbox, s->fd, sequence, head.fds) : s->inbox.count)) {
+        return false;                                   /* withdrawn this instant */
+    if (!page_read(s->page, head) || (head->fds ? !inbox_claim(&s->inbox, s->fd, sequence, head->fds) : s->inbox.count)) {
         s->broken = true;
-        return NULL;
+        return false;
     }
     if (s->parked) {
         s->parked = false;
         watch_as(s, EPOLLIN);
     }
     s->sequence = sequence;
-    s->peer_cpu = head.cpu;
-    s->one_way = head.flags & ONE_WAY;
+    s->peer_cpu = head->cpu;
+    s->one_way = head->flags & ONE_WAY;
     s->taken = !s->one_way;
     s->requests++;
-    l->requests++;
-    PyObject *request = page_tuple(s->page, &head, &s->inbox, s->owner, (PyObject *)s);
+    s->loop->requests++;
+    return true;
+}
+
+/* Copy a request that was taken; one that nobody waits for leaves the page free. */
+static bool copy_out(Source *s, const struct head *head, struct incoming *request)
+{
+    bool read = incoming_read(request, s->page, head, &s->inbox);
     if (s->one_way && s->page) {                        /* a finalizer may just have closed it */
-        atomic_store_explicit(&s->page->state, word_of(sequence, FREE), memory_order_release);
+        atomic_store_explicit(&s->page->state, word_of(s->sequence, FREE), memory_order_release);
         atomic_thread_fence(memory_order_seq_cst);
         if (atomic_load_explicit(&s->page->client_asleep, memory_order_relaxed))
             io_send(s->fd, "w", 1, NULL, 0);
     }
-    return request;
+    return read;
+}
+
+/* (owner, session, label, words, data, caps); takes the request. */
+static PyObject *request_event(Source *s, struct incoming *request)
+{
+    PyObject *event = PyTuple_Pack(6, s->owner, (PyObject *)s, request->label, request->words, request->data, request->caps);
+    incoming_release(request);
+    return event;
+}
+
+static bool stale(Loop *l);
+static int reply(Source *s, struct outgoing *message);
+static bool awaits_reply(Source *s);
+
+/* Answer with (label, words, data, ()); false: it is not that, or does not fit a message. */
+static bool reply_plainly(Source *s, PyObject *answer)
+{
+    if (!PyTuple_CheckExact(answer) || PyTuple_Size(answer) != 4)
+        return false;
+    PyObject *label = PyTuple_GetItem(answer, 0), *words = PyTuple_GetItem(answer, 1), *data = PyTuple_GetItem(answer, 2);
+    PyObject *caps = PyTuple_GetItem(answer, 3);
+    struct outgoing message;
+    if (!PyLong_CheckExact(label) || !PyBytes_CheckExact(words) || !PyBytes_CheckExact(data) || !PyTuple_CheckExact(caps) ||
+        PyTuple_Size(caps))
+        return false;
+    if (!outgoing_take(&message, label, words, data)) {
+        PyErr_Clear();
+        return false;
+    }
+    if (awaits_reply(s))                                /* its handler may have closed it, or forked */
+        reply(s, &message);
+    return true;
+}
+
+static PyObject *exception_raised(void)
+{
+    PyObject *type, *error, *trace;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    if (trace)
+        PyException_SetTraceback(error, trace);
+    Py_XDECREF(type);
+    Py_XDECREF(trace);
+    return error;
+}
+
+/* Let the owner serve a request, which is released. NULL: it was answered, or an exception is set; else
+ * (owner, session, outcome): what is left to do, an answer out of the ordinary or an exception. */
+static PyObject *serve(Loop *l, Source *s, struct incoming *request)
+{
+    Source *before = l->serving;
+    bool nested = l->calling;
+    Py_INCREF((PyObject *)s);
+    l->serving = s;
+    l->calling = true;
+    PyObject *outcome = PyObject_CallFunctionObjArgs(s->serve, s->low, request->label, request->words, request->data,
+                                                     request->caps, NULL);
+    l->calling = nested;
+    l->serving = before;
+    incoming_release(request);
+    PyObject *event = NULL;
+    if (outcome ? outcome != Py_None && !reply_plainly(s, outcome) : true) {
+        if (!outcome)
+            outcome = exception_raised();
+        event = PyTuple_Pack(3, s->owner, (PyObject *)s, outcome);
+    }
+    Py_XDECREF(outcome);
+    Py_DECREF((PyObject *)s);
+    return event;
+}
+
+/* What becomes of a request that was taken: an event, or NULL if it was answered here. */
+static PyObject *dispatch(Source *s, const struct head *head, bool serving)
+{
+    struct incoming request;
+    Loop *l = s->loop;
+    Py_INCREF((PyObject *)s);                           /* it may be closed while objects are made */
+    PyObject *event = NULL;
+    if (copy_out(s, head, &request))
+        event = serving && s->low && !head->items && !head->fds ? serve(l, s, &request) : request_event(s, &request);
+    Py_DECREF((PyObject *)s);
+    return event;
 }
 
 static inline bool posted(Source *s)
@@ -226,20 +321,18 @@ static inline bool posted(Source *s)
     return (atomic_load_explicit(&s->page->state, memory_order_acquire) & 0xff) == POSTED;
 }
 
-/* The next hot request in turn. */
-static PyObject *scan(Loop *l)
+/* The next hot request in turn is taken; or a session is found broken. NULL: neither. */
+static Source *scan(Loop *l, struct head *head)
 {
     for (int i = 0; i < l->hot_count; i++) {
-        int at = (l->cursor + i) % l->hot_count;
+        int at = l->cursor + i < l->hot_count ? l->cursor + i : (l->cursor + i) % l->hot_count;
         Source *s = l->hot[at];
         if (!posted(s))
             continue;
-        PyObject *request = take(s);
-        l->cursor = at + 1;
-        if (request || PyErr_Occurred())
-            return request;
-        if (s->broken)
-            return PyTuple_Pack(2, s->owner, (PyObject *)s);
+        if (take(s, head) || s->broken) {
+            l->cursor = at + 1;
+            return s;
+        }
     }
     return NULL;
 }
@@ -254,11 +347,13 @@ static bool crowded(Loop *l)
     return count > 4 * IO_MAX_FDS;
 }
 
-/* One epoll event: a request, a ready descriptor, a session that ended, or NULL: nothing for Python. */
-static PyObject *handle(Source *s, uint32_t events)
+enum found { NOTHING, REQUEST, READY, ENDED };
+
+/* What an epoll event means. A request is taken. */
+static enum found handle(Source *s, uint32_t events, struct head *head)
 {
     if (!s->page)
-        return PyTuple_Pack(2, s->owner, Py_None);
+        return READY;
     heat(s);
     for (int packets = 0; packets < BATCH; packets++) { /* wake-ups of requests that were withdrawn */
         char kind = 0;
@@ -271,21 +366,33 @@ static PyObject *handle(Source *s, uint32_t events)
             if (!s->parked)
                 watch_as(s, EPOLLIN | EPOLLET);
             s->parked = true;
-            return NULL;
+            return NOTHING;
         }
         L4RE_POINT("handle: looked, not yet drained");
         if (!inbox_drain(&s->inbox, s->fd, false) || there)
             break;
     }
-    PyObject *request = take(s);
-    if (request || PyErr_Occurred())
-        return request;
+    if (take(s, head))
+        return REQUEST;
     s->broken |= s->inbox.broken || (s->inbox.count && crowded(s->loop));
-    if (s->broken || s->inbox.end) {
-        cool(s);
-        return PyTuple_Pack(2, s->owner, (PyObject *)s);
+    if (!s->broken && !s->inbox.end)
+        return NOTHING;
+    cool(s);
+    return ENDED;
+}
+
+/* What a look at everything finds first, without waiting; `source` is whose it is. */
+static enum found look_once(Loop *l, Source **source, struct head *head)
+{
+    while (l->event_next < l->event_count) {
+        struct epoll_event *event = &l->events[l->event_next++];
+        enum found found = event->data.ptr ? handle(*source = event->data.ptr, event->events, head) : NOTHING;
+        if (found)
+            return found;
     }
-    return NULL;
+    if (!(*source = scan(l, head)))
+        return NOTHING;
+    return (*source)->broken ? ENDED : REQUEST;
 }
 
 static bool any_posted(Loop *l)
@@ -366,76 +473,114 @@ static bool spin(Loop *l, int64_t timeout, int64_t *idle_since)
     return any_posted(l);
 }
 
-/* next(timeout_ns) -> (owner, session, label, words, data, caps): a request;
- * (owner, None): its descriptor is ready; (owner, session): that session ended or
- * broke the protocol; None: nothing within the time. */
-static PyObject *next_event(Loop *l, int64_t timeout)
+/* Wait, at most for `timeout`, for something to be looked at; 1, 0 when there is nothing, or -1. */
+static int await_anything(Loop *l, int64_t timeout, int64_t *idle_since)
 {
-    int64_t deadline = timeout > 0 ? io_now() + timeout : 0, idle_since = 0;
-    for (;;) {
-        while (l->event_next < l->event_count) {
-            struct epoll_event *event = &l->events[l->event_next++];
-            if (!event->data.ptr)
-                continue;
-            PyObject *found = handle(event->data.ptr, event->events);
-            if (found || PyErr_Occurred())
-                return found;
+    if (timeout && l->hot_count && spin(l, timeout, idle_since))
+        return 1;
+    if (PyErr_CheckSignals() < 0 || stale(l))           /* a signal handler may fork */
+        return -1;
+    if (timeout) {
+        if (raise_flags(l)) {
+            lower_flags(l);
+            return 1;
         }
-        if (++l->rounds <= ROUNDS_PER_EPOLL) {
-            PyObject *request = scan(l);
-            if (request || PyErr_Occurred())
-                return request;
-        } else {
-            if (PyErr_CheckSignals() < 0 || stale(l) || fetch(l, 0) < 0)
-                return NULL;
-            if (l->event_count)
-                continue;
-            PyObject *request = scan(l);
-            if (request || PyErr_Occurred())
-                return request;
-        }
-        int64_t left = timeout <= 0 ? timeout : deadline - io_now();
-        if (timeout > 0 && left <= 0)
-            left = 0;
-        if (left && l->hot_count && spin(l, left, &idle_since))
-            continue;
-        if (PyErr_CheckSignals() < 0 || stale(l))       /* a signal handler may fork */
-            return NULL;
-        if (left) {
-            if (raise_flags(l)) {
-                lower_flags(l);
-                continue;
-            }
-            while (l->hot_count)                        /* flags stay up: they are cold now */
-                l->hot[--l->hot_count]->hot = -1;
-            L4RE_POINT("next: looked, not yet asleep");
-        }
-        if (fetch(l, left) < 0)
-            return NULL;
-        if (l->event_count) {
-            if (left && idle_since)
-                spin_slept(&l->spin, io_now() - idle_since);
-            continue;
-        }
-        if (left == 0)
-            Py_RETURN_NONE;
+        while (l->hot_count)                            /* flags stay up: they are cold now */
+            l->hot[--l->hot_count]->hot = -1;
+        L4RE_POINT("next: looked, not yet asleep");
     }
+    if (fetch(l, timeout) < 0)
+        return -1;
+    if (timeout && l->event_count && *idle_since)
+        spin_slept(&l->spin, io_now() - *idle_since);
+    return l->event_count > 0;
 }
 
-static PyObject *loop_next(Loop *l, PyObject *arg)
+/* The next thing that Python is to see; NULL without an exception: nothing, or enough was served. With `serving`
+ * requests that bring no capabilities are served here, `most` of them; -1: any number. */
+static PyObject *next_event(Loop *l, int64_t timeout, bool serving, long most)
 {
-    long long timeout = PyLong_AsLongLong(arg);
-    if ((timeout == -1 && PyErr_Occurred()) || stale(l))
+    int64_t deadline = timeout > 0 ? io_now() + timeout : 0, idle_since = 0;
+    Source *s;
+    struct head head;
+    while (!serving || l->haste != AT_ONCE) {
+        if (l->event_next == l->event_count && ++l->rounds > ROUNDS_PER_EPOLL &&
+            (PyErr_CheckSignals() < 0 || stale(l) || fetch(l, 0) < 0))
+            return NULL;
+        enum found found = look_once(l, &s, &head);
+        if (found == READY || found == ENDED)
+            return PyTuple_Pack(2, s->owner, found == READY ? Py_None : (PyObject *)s);
+        if (found == REQUEST) {
+            PyObject *event = dispatch(s, &head, serving);
+            if (event || PyErr_Occurred() || stale(l) || --most == 0)
+                return event;
+            if (most > 0)
+                timeout = 0;                            /* something was done: no need to wait any more */
+            idle_since = 0;
+            continue;
+        }
+        int64_t left = serving && l->haste ? 0 : timeout <= 0 ? timeout : deadline - io_now();
+        if (timeout > 0 && left < 0)
+            left = 0;
+        int there = await_anything(l, left, &idle_since);
+        if (there < 0 || (!there && left == 0))
+            return NULL;
+    }
+    return NULL;
+}
+
+static PyObject *enter(Loop *l, int64_t timeout, bool serving, long most)
+{
+    if (stale(l))
         return NULL;
     if (l->inside) {
         PyErr_SetString(PyExc_RuntimeError, "another thread runs this loop");
         return NULL;
     }
     l->inside = true;
-    PyObject *result = next_event(l, timeout);
+    PyObject *event = next_event(l, timeout, serving, most);
     bury(l);
     l->inside = false;
-    return result;
+    if (!event && !PyErr_Occurred())
+        Py_RETURN_NONE;
+    return event;
+}
+
+/* next(timeout_ns) -> (owner, session, label, words, data, caps): a request;
+ * (owner, None): its descriptor is ready; (owner, session): that session ended or
+ * broke the protocol; None: nothing within the time. */
+static PyObject *loop_next(Loop *l, PyObject *arg)
+{
+    long long timeout = PyLong_AsLongLong(arg);
+    return timeout == -1 && PyErr_Occurred() ? NULL : enter(l, timeout, false, -1);
+}
+
+/* run(timeout_ns, most) -> what next() gives, but for requests without capabilities: those are served by their
+ * owner's serve(), and only (owner, session, outcome) is returned, of an answer that is not plain or an exception.
+ * None: nothing within the time, `most` were served, or there is haste. */
+static PyObject *loop_run(Loop *l, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "run takes a timeout and how many to serve");
+        return NULL;
+    }
+    long long timeout = PyLong_AsLongLong(args[0]);
+    long most = PyLong_AsLong(args[1]);
+    return PyErr_Occurred() ? NULL : enter(l, timeout, true, most);
+}
+
+/* serve(session, label, words, data, caps) -> None, or what run() returns of it: the owner serves this request. */
+static PyObject *loop_serve(Loop *l, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 5 || Py_TYPE(args[0]) != source_type || !((Source *)args[0])->low) {
+        PyErr_SetString(PyExc_TypeError, "serve takes a session, label, words, data and capabilities");
+        return NULL;
+    }
+    struct incoming request = {Py_NewRef(args[1]), Py_NewRef(args[2]), Py_NewRef(args[3]), Py_NewRef(args[4])};
+    PyObject *event = serve(l, (Source *)args[0], &request);
+    if (!event && !PyErr_Occurred())
+        Py_RETURN_NONE;
+    return event;
 }
 
 /* settle() -> bool: leave every flag raised; True when something is there all the same. */
@@ -522,43 +667,19 @@ static PyObject *loop_stats(Loop *l, PyObject *unused)
                          (long long)(l->spin.rest ? 0 : l->spin.most));
 }
 
-/* reply(label, words, data, items, fds) -> bool: False when the client is past receiving it. */
-static PyObject *source_reply(Source *s, PyObject *const *args, Py_ssize_t count)
+/* Send the answer to the request that was taken, and release it. 1: sent, 0: the client is past receiving it,
+ * or -errno: our own trouble, another answer may follow. */
+static int reply(Source *s, struct outgoing *message)
 {
-    struct outgoing message;
-    if (count != 5) {
-        PyErr_SetString(PyExc_TypeError, "reply takes label, words, data, items and fds");
-        return NULL;
-    }
-    if (!s->loop || !s->page || s->loop->generation != leaf_generation() || !s->taken)
-        Py_RETURN_FALSE;
-    if (!outgoing_parse(&message, args))
-        return NULL;
-    if (!s->loop || !s->page || !s->taken) {            /* the parsing may have run foreign code */
-        outgoing_release(&message);
-        Py_RETURN_FALSE;
-    }
+    int result = 0;
     s->taken = false;
-    bool sent = true;
-    if (message.count) {
+    if (message->count) {
         struct packet packet = {.kind = 'C', .sequence = s->sequence};
-        int result = io_send(s->fd, &packet, offsetof(struct packet, text), message.fds, message.count);
-        if (result < 0 && result != -EPIPE && result != -ECONNRESET && result != -EAGAIN) {
-            outgoing_release(&message);
-            s->taken = true;                            /* our trouble: the caller may answer with an error */
-            errno = -result;
-            return PyErr_SetFromErrno(PyExc_OSError);
-        }
-        if (result < 0) {
-            sent = false;
-            s->broken = result == -EAGAIN;              /* a client that lets its queue fill gets nothing */
-            if (s->broken)
-                shutdown(s->fd, SHUT_RDWR);
-        }
+        result = io_send(s->fd, &packet, offsetof(struct packet, text), message->fds, message->count);
     }
-    if (sent) {
-        page_write(s->page, message.label, message.words.buf, (size_t)message.words.len, message.items, message.data.buf,
-                   (size_t)message.data.len, (unsigned)message.count, 0);
+    if (result == 0) {
+        page_write(s->page, message->label, message->words, message->word_bytes, message->items, message->data,
+                   message->size, (unsigned)message->count, 0);
         L4RE_POINT("reply: written, not yet published");
         atomic_store_explicit(&s->page->state, word_of(s->sequence, DONE), memory_order_release);
         atomic_thread_fence(memory_order_seq_cst);
@@ -567,9 +688,44 @@ static PyObject *source_reply(Source *s, PyObject *const *args, Py_ssize_t count
             s->loop->rings++;
             io_send(s->fd, "w", 1, NULL, 0);
         }
+        result = 1;
+    } else if (result == -EAGAIN) {                     /* a client that lets its queue fill gets nothing */
+        s->broken = true;
+        shutdown(s->fd, SHUT_RDWR);
+        result = 0;
+    } else if (result == -EPIPE || result == -ECONNRESET)
+        result = 0;
+    else
+        s->taken = true;
+    outgoing_release(message);
+    return result;
+}
+
+static bool awaits_reply(Source *s) { return s->loop && s->page && s->loop->generation == leaf_generation() && s->taken; }
+
+/* reply(label, words, data, items, fds) -> bool: False when the client is past receiving it. */
+static PyObject *source_reply(Source *s, PyObject *const *args, Py_ssize_t count)
+{
+    struct outgoing message;
+    if (count != 5) {
+        PyErr_SetString(PyExc_TypeError, "reply takes label, words, data, items and fds");
+        return NULL;
     }
-    outgoing_release(&message);
-    return PyBool_FromLong(sent);
+    if (!awaits_reply(s))
+        Py_RETURN_FALSE;
+    if (!outgoing_parse(&message, args)) {
+        outgoing_release(&message);
+        return NULL;
+    }
+    if (!awaits_reply(s)) {                             /* the parsing may have run foreign code */
+        outgoing_release(&message);
+        Py_RETURN_FALSE;
+    }
+    int result = reply(s, &message);
+    if (result >= 0)
+        return PyBool_FromLong(result);
+    errno = -result;
+    return PyErr_SetFromErrno(PyExc_OSError);
 }
 
 static PyObject *source_close(Source *s, PyObject *unused)
@@ -614,12 +770,16 @@ static int source_traverse(Source *s, visitproc visit, void *arg)
 {
     Py_VISIT((PyObject *)Py_TYPE((PyObject *)s));
     Py_VISIT(s->owner);
+    Py_VISIT(s->serve);
+    Py_VISIT(s->low);
     return 0;
 }
 
 static int source_clear(Source *s)
 {
     Py_CLEAR(s->owner);
+    Py_CLEAR(s->serve);
+    Py_CLEAR(s->low);
     return 0;
 }
 
@@ -627,7 +787,7 @@ static void source_dealloc(Source *s)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)s);
     PyObject_GC_UnTrack(s);
-    Py_CLEAR(s->owner);
+    source_clear(s);
     PyObject_GC_Del(s);
     Py_DECREF(type);
 }
@@ -708,6 +868,8 @@ static PyType_Spec source_spec = {
 
 static PyMethodDef loop_methods[] = {
     {"next", (PyCFunction)loop_next, METH_O, "next(timeout_ns) -> what happened, or None"},
+    {"run", (PyCFunction)(void (*)(void))loop_run, METH_FASTCALL, "run(timeout_ns, most) -> what is left to do, or None"},
+    {"serve", (PyCFunction)(void (*)(void))loop_serve, METH_FASTCALL, "serve(session, label, words, data, caps)"},
     {"settle", (PyCFunction)loop_settle, METH_NOARGS, "settle() -> bool: raise every flag; True: something is there"},
     {"watch", (PyCFunction)loop_watch, METH_VARARGS, "watch(fd, owner) -> Source"},
     {"accept", (PyCFunction)loop_accept, METH_VARARGS, "accept(socket, memfd, owner) -> Source; takes the socket"},
@@ -717,9 +879,27 @@ static PyMethodDef loop_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyMemberDef loop_members[] = {
+    {"haste", T_INT, offsetof(Loop, haste), 0, "0; 1: run() is not to wait; 2: run() is to return"},
+    {"requests", T_ULONGLONG, offsetof(Loop, requests), READONLY, "requests so far"},
+    {NULL, 0, 0, 0, NULL},
+};
+
+/* Whose request is being served, or None. */
+static PyObject *loop_serving(Loop *l, void *closure)
+{
+    (void)closure;
+    return Py_NewRef(l->serving ? l->serving->owner : Py_None);
+}
+
+static PyGetSetDef loop_getset[] = {
+    {"serving", (getter)loop_serving, NULL, "the owner of the request that is being served, or None", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot loop_slots[] = {
     {Py_tp_dealloc, loop_dealloc}, {Py_tp_traverse, loop_traverse}, {Py_tp_clear, loop_clear},
-    {Py_tp_methods, loop_methods}, {0, NULL},
+    {Py_tp_methods, loop_methods}, {Py_tp_members, loop_members}, {Py_tp_getset, loop_getset}, {0, NULL},
 };
 
 static PyType_Spec loop_spec = {
@@ -736,6 +916,9 @@ static PyMethodDef functions[] = {
 
 int leaf_loop_init(PyObject *module)
 {
+    if (PyModule_AddIntConstant(module, "AT_LEISURE", AT_LEISURE) < 0 ||
+        PyModule_AddIntConstant(module, "LOOK_ONLY", LOOK_ONLY) < 0 || PyModule_AddIntConstant(module, "AT_ONCE", AT_ONCE) < 0)
+        return -1;
     loop_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &loop_spec, NULL);
     source_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &source_spec, NULL);
     if (!loop_type || !source_type || PyModule_AddType(module, loop_type) < 0 || PyModule_AddType(module, source_type) < 0)

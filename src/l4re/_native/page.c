@@ -25,39 +25,6 @@ int64_t spin_setting(void)
     return (int64_t)(microseconds * 1000);
 }
 
-bool outgoing_parse(struct outgoing *message, PyObject *const *args)
-{
-    *message = (struct outgoing){0};
-    message->label = PyLong_AsLongLong(args[0]);
-    if (message->label == -1 && PyErr_Occurred())
-        return false;
-    long items = PyLong_AsLong(args[3]);
-    if (items == -1 && PyErr_Occurred())
-        return false;
-    if (PyObject_GetBuffer(args[1], &message->words, PyBUF_SIMPLE) < 0)
-        return false;
-    if (PyObject_GetBuffer(args[2], &message->data, PyBUF_SIMPLE) < 0) {
-        PyBuffer_Release(&message->words);
-        return false;
-    }
-    message->items = (unsigned)items;
-    message->count = args[4] == Py_None ? 0 : io_fds_from(args[4], message->fds);
-    if (message->count < 0 || message->words.len > PAGE_WORDS * 8 || message->data.len > PAGE_LONG || items < 0 ||
-        items > PAGE_ITEMS || items * 16 > message->words.len) {
-        outgoing_release(message);
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_ValueError, "the message does not fit the page");
-        return false;
-    }
-    return true;
-}
-
-void outgoing_release(struct outgoing *message)
-{
-    PyBuffer_Release(&message->words);
-    PyBuffer_Release(&message->data);
-}
-
 void inbox_clear(struct inbox *inbox)
 {
     io_close_all(inbox->fds, inbox->count);
@@ -118,29 +85,4 @@ bool inbox_claim(struct inbox *inbox, int sock, uint64_t sequence, unsigned coun
             return false;
     }
     return false;
-}
-
-PyObject *page_tuple(struct page *page, const struct head *head, struct inbox *inbox, PyObject *first, PyObject *second)
-{
-    PyObject *caps = NULL, *result = NULL;
-    PyObject *label = PyLong_FromLongLong(head->label);
-    PyObject *words = PyBytes_FromStringAndSize((const char *)page->words, head->words * 8);
-    PyObject *data = PyBytes_FromStringAndSize(page->long_area, head->size);
-    if (!head->items && !head->fds)
-        caps = PyTuple_New(0);
-    else {
-        int count = head->fds ? inbox->count : 0;
-        if (head->fds)
-            inbox->count = 0;
-        PyObject *fds = io_fds_tuple(inbox->fds, count);
-        if (fds)
-            caps = Py_BuildValue("IN", head->items, fds);
-    }
-    if (label && words && data && caps)
-        result = first ? PyTuple_Pack(6, first, second, label, words, data, caps) : PyTuple_Pack(4, label, words, data, caps);
-    Py_XDECREF(label);
-    Py_XDECREF(words);
-    Py_XDECREF(data);
-    Py_XDECREF(caps);
-    return result;
 }

@@ -229,25 +229,11 @@ struct page *session_page(PyObject *session);           /* NULL with an exceptio
 struct page *page_map(int memfd);                       /* NULL with errno */
 int64_t spin_setting(void);                             /* L4RE_SPIN_US in ns, or the default */
 
-/* One message out of Python's arguments: (label, words, data, items, fds). */
-struct outgoing {
-    long long label;
-    Py_buffer words, data;
-    unsigned items;
-    int fds[IO_MAX_FDS], count;
-};
-bool outgoing_parse(struct outgoing *message, PyObject *const *args);
-void outgoing_release(struct outgoing *message);
-
 /* Read packets until one that wakes (true), nothing, or the end; blocks only for the first, and if told to.
  * Descriptors come one packet ahead of their message, never two: so it ends, whatever is sent. */
 bool inbox_drain(struct inbox *inbox, int sock, bool block);
 /* The descriptors of message `sequence`, which must have come first; false: they did not. */
 bool inbox_claim(struct inbox *inbox, int sock, uint64_t sequence, unsigned count);
 void inbox_clear(struct inbox *inbox);
-
-/* (words, data, caps) of the message whose checked header is `head`, appended to a tuple
- * that starts with `before` (borrowed) objects; takes the inbox's descriptors. */
-PyObject *page_tuple(struct page *page, const struct head *head, struct inbox *inbox, PyObject *first, PyObject *second);
 
 #endif

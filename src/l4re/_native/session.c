@@ -4,28 +4,14 @@
  * finalizer) finds it busy and takes another. A call never hangs: the socket
  * ends with its server, and `watch` may name one more descriptor (a pidfd) whose
  * readability means that nobody will answer. */
-#include "page.h"
+#include "session.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-typedef struct {
-    PyObject_HEAD
-    struct page *page;
-    struct inbox inbox;
-    struct spin spin;
-    uint64_t sequence;
-    uint32_t generation;
-    int sock, watch;
-    bool busy, closing, dead;           /* dead: never to be used again */
-    bool open_post, open_fds;           /* posted and neither collected nor withdrawn; with descriptors */
-    unsigned peer_cpu;                  /* where the last reply was written, plus one: a hint */
-    uint64_t calls, rings, sleeps;
-} Session;
-
-static PyTypeObject *session_type;
+PyTypeObject *session_type;
 
 static void session_release(Session *s)
 {
@@ -224,23 +210,24 @@ static int begin(Session *s, struct outgoing *message, unsigned flags, int64_t *
         }
     }
     L4RE_POINT("begin: descriptors are ahead");
-    page_write(s->page, message->label, message->words.buf, (size_t)message->words.len, message->items,
-               message->data.buf, (size_t)message->data.len, (unsigned)message->count, flags);
+    page_write(s->page, message->label, message->words, message->word_bytes, message->items, message->data,
+               message->size, (unsigned)message->count, flags);
     s->calls++;
     post(s);
     return 0;
 }
 
-/* The reply, whose state word has been seen. A tuple, or a status. */
-static PyObject *collect(Session *s)
+/* The reply, whose state word has been seen. A tuple (or a subclass of it), or a status. */
+static PyObject *collect(Session *s, PyTypeObject *type)
 {
+    struct incoming answer;
     struct head head;
     if (!page_read(s->page, &head) || (head.fds && !inbox_claim(&s->inbox, s->sock, s->sequence, head.fds))) {
         s->dead = true;
         return PyLong_FromLong(BROKEN);
     }
     s->peer_cpu = head.cpu;
-    return page_tuple(s->page, &head, &s->inbox, NULL, NULL);
+    return incoming_read(&answer, s->page, &head, &s->inbox) ? incoming_tuple(&answer, type) : NULL;
 }
 
 static int usable(Session *s)
@@ -261,16 +248,37 @@ static PyObject *leave(Session *s, PyObject *result)
 }
 
 /* What a wait that did not succeed leaves behind: the request taken back, or the session abandoned. */
-static PyObject *give_up(Session *s, int status, unsigned fds)
+static PyObject *give_up(Session *s, int status, unsigned fds, PyTypeObject *type)
 {
     bool back = s->generation == leaf_generation() && withdraw(s);
     if (!back && status == SEND_TIMEOUT && look(s, word_of(s->sequence, DONE)) == 1)
-        return collect(s);                              /* it came after all */
+        return collect(s, type);                        /* it came after all */
     if (!back || fds || (status != SEND_TIMEOUT && status != -1))
         s->dead = true;
     if (status < 0)
         return NULL;
     return PyLong_FromLong(status == SEND_TIMEOUT && !back ? RECEIVE_TIMEOUT : status);
+}
+
+PyObject *session_exchange(Session *s, struct outgoing *message, int64_t timeout, unsigned flags, PyTypeObject *type)
+{
+    int status = usable(s);                             /* after the parsing, which may have run foreign code */
+    if (status) {
+        outgoing_release(message);
+        return PyLong_FromLong(status);
+    }
+    s->busy = true;
+    status = begin(s, message, flags, &timeout);
+    unsigned fds = (unsigned)message->count;
+    outgoing_release(message);
+    if (status < 0)
+        return leave(s, NULL);
+    if (status)
+        return leave(s, PyLong_FromLong(status));
+    if (flags & ONE_WAY)
+        return leave(s, PyLong_FromLong(0));
+    status = await_state(s, word_of(s->sequence, DONE), timeout);
+    return leave(s, status ? give_up(s, status, fds, type) : collect(s, type));
 }
 
 /* call(label, words, data, items, fds, timeout_ns, flags) -> (label, words, data, caps) or a status */
@@ -283,25 +291,13 @@ static PyObject *session_call(Session *s, PyObject *const *args, Py_ssize_t coun
     }
     int64_t timeout = PyLong_AsLongLong(args[5]);
     long flags = PyLong_AsLong(args[6]);
-    if (PyErr_Occurred() || !outgoing_parse(&message, args))
+    if (PyErr_Occurred())
         return NULL;
-    int status = usable(s);                             /* after the parsing, which may have run foreign code */
-    if (status) {
+    if (!outgoing_parse(&message, args)) {
         outgoing_release(&message);
-        return PyLong_FromLong(status);
+        return NULL;
     }
-    s->busy = true;
-    status = begin(s, &message, (unsigned)flags, &timeout);
-    unsigned fds = (unsigned)message.count;
-    outgoing_release(&message);
-    if (status < 0)
-        return leave(s, NULL);
-    if (status)
-        return leave(s, PyLong_FromLong(status));
-    if (flags & ONE_WAY)
-        return leave(s, PyLong_FromLong(0));
-    status = await_state(s, word_of(s->sequence, DONE), timeout);
-    return leave(s, status ? give_up(s, status, fds) : collect(s));
+    return session_exchange(s, &message, timeout, (unsigned)flags, NULL);
 }
 
 /* post(label, words, data, items, fds) -> status; the answer is fetched with look(). */
@@ -312,8 +308,10 @@ static PyObject *session_post(Session *s, PyObject *const *args, Py_ssize_t coun
         PyErr_SetString(PyExc_TypeError, "post takes label, words, data, items and fds");
         return NULL;
     }
-    if (!outgoing_parse(&message, args))
+    if (!outgoing_parse(&message, args)) {
+        outgoing_release(&message);
         return NULL;
+    }
     int status = usable(s);
     if (status) {
         outgoing_release(&message);
@@ -346,7 +344,7 @@ static PyObject *session_look(Session *s, PyObject *unused)
         Py_RETURN_NONE;
     s->open_post = false;
     if (seen == 1)
-        return leave(s, collect(s));
+        return leave(s, collect(s, NULL));
     s->dead = true;
     return leave(s, PyLong_FromLong(s->inbox.refused ? REFUSED : s->inbox.end ? GONE : BROKEN));
 }

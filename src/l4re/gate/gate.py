@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from threading import get_ident
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
 from l4re._native import leaf
 from l4re.cap import Capability, Export, export_all, import_all, register_kind
@@ -67,9 +67,10 @@ class Message(NamedTuple):
 
 #: A message of an answer, which has the same four parts, in one step.
 _message: Callable[[type[Message], Any], Message] = tuple.__new__
+leaf.answer_with(Message)
 
 
-class Gate(Capability):
+class Gate(Capability, leaf.Caller):
     """A capability to call an object in some server (L4Re's IPC gate, client side).
 
     Thread-safe: every thread has a session of its own. ``close()`` while another
@@ -77,22 +78,60 @@ class Gate(Capability):
     call opens a session of the child's own.
     """
 
-    __slots__ = ("_last_word", "_link", "_port", "_rights", "_sessions", "_spares")
+    __slots__ = ("__weakref__", "_last_word", "_link", "_port", "_rights", "_spares")
 
     kind: ClassVar[str] = "gate"
+    _sessions: dict[int, CallPath]
 
     def __init__(self, port: Fd | None, rights: Rights, *, link: Link | None = None) -> None:
         """Take ``port``, the client end of a port that carries ``rights``."""
         self._port = port
         self._rights = rights
         self._link = link or Link()
-        self._sessions: dict[int, CallPath] = {}
         self._spares: list[leaf.Session] = []
         self._last_word = ""
 
     # ---- calling ----
 
-    def call(
+    if TYPE_CHECKING:  # these two are the leaf's, which asks the four below in all but the usual case
+
+        def call(
+            self,
+            data: bytes | bytearray | memoryview = b"",
+            *,
+            label: int = 0,
+            caps: Sequence[Capability | None] = (),
+            timeout: float | None = None,
+        ) -> Message:
+            """Send ``data`` (at most 60 KiB) and capabilities, and wait for the answer.
+
+            Raises:
+                L4Error: the object answered with an error (a negative label).
+                IpcTimeout: nobody answered within ``timeout`` seconds. A request no server had begun is withdrawn.
+                PeerGone: the server ended, or the capability was revoked.
+                MessageTooLong: ``data`` or ``caps`` do not fit one message.
+            """
+
+        def transact(
+            self,
+            label: int,
+            words: bytes,
+            data: bytes | bytearray | memoryview = b"",
+            caps: Sequence[Capability | None] = (),
+            timeout: float | None = None,
+            oneway: bool = False,
+        ) -> Answer:
+            """Send one message and return the answer as it came: label, words, long data, capabilities.
+
+            What everything else is built on. A negative label is returned, not raised. ``words`` is at most 504
+            bytes less 16 for each capability. One-way messages return at once with label 0.
+
+            Raises:
+                IpcTimeout, PeerGone, IpcError: nobody answered (see :meth:`call`).
+                MessageTooLong: it does not fit one message.
+            """
+
+    def _call(
         self,
         data: bytes | bytearray | memoryview = b"",
         *,
@@ -100,33 +139,9 @@ class Gate(Capability):
         caps: Sequence[Capability | None] = (),
         timeout: float | None = None,
     ) -> Message:
-        """Send ``data`` (at most 60 KiB) and capabilities, and wait for the answer.
+        return self._received(self._slow(label, b"", data, caps, timeout, False))
 
-        Raises:
-            L4Error: the object answered with an error (a negative label).
-            IpcTimeout: nobody answered within ``timeout`` seconds. A request no server had begun is withdrawn.
-            PeerGone: the server ended, or the capability was revoked.
-            MessageTooLong: ``data`` or ``caps`` do not fit one message.
-        """
-        session = self._sessions.get(get_ident())
-        if session is not None and timeout is None and not caps:
-            try:
-                answer: Any = session.call(label, b"", data, 0, None, -1, 0)
-            except ValueError:
-                _check_size(b"", data, caps)
-                raise  # a signal handler's
-            if answer.__class__ is tuple and not answer[3]:
-                if answer[0] >= 0:
-                    return _message(Message, answer)
-                raise error_from_code(answer[0], answer[2].decode(errors="replace"))
-            reply = self._finish(session, answer, label, b"", data, caps, None, False)
-        else:
-            reply = self._slow(label, b"", data, caps, timeout, False)
-        if reply[0] < 0:
-            raise error_from_code(reply[0], reply[2].decode(errors="replace"))
-        return _message(Message, reply)
-
-    def transact(
+    def _transact(
         self,
         label: int,
         words: bytes,
@@ -135,27 +150,16 @@ class Gate(Capability):
         timeout: float | None = None,
         oneway: bool = False,
     ) -> Answer:
-        """Send one message and return the answer as it came: label, words, long data, capabilities.
+        return self._slow(label, words, data, caps, timeout, oneway)
 
-        What everything else is built on. A negative label is returned, not raised. ``words`` is at most 504
-        bytes less 16 for each capability. One-way messages return at once with label 0.
+    def _resume(self, session: CallPath, answer: Any, label: int, words: bytes, data: Any) -> Answer:
+        """Go on where the leaf got an answer out of the ordinary."""
+        return self._finish(session, answer, label, words, data, (), None, False)
 
-        Raises:
-            IpcTimeout, PeerGone, IpcError: nobody answered (see :meth:`call`).
-            MessageTooLong: it does not fit one message.
-        """
-        session = self._sessions.get(get_ident())
-        if session is None or caps or timeout is not None or oneway:
-            return self._slow(label, words, data, caps, timeout, oneway)
-        try:
-            answer = session.call(label, words, data, 0, None, -1, 0)
-        except ValueError:
-            _check_size(words, data, caps)
-            raise
-        if answer.__class__ is tuple and not answer[3]:
-            reply: Answer = answer
-            return reply
-        return self._finish(session, answer, label, words, data, caps, None, False)
+    def _received(self, answer: Answer) -> Message:
+        if answer[0] < 0:
+            raise error_from_code(answer[0], answer[2].decode(errors="replace"))
+        return _message(Message, answer)
 
     async def transact_async(
         self,
@@ -208,7 +212,7 @@ class Gate(Capability):
                             self._spares.append(spare)
                         else:
                             spare.close()
-                sent = answer.__class__ is tuple or answer in (0, leaf.RECEIVE_TIMEOUT)
+                sent = isinstance(answer, tuple) or answer in (0, leaf.RECEIVE_TIMEOUT)
             except OSError as error:  # too many are on their way already, for this user
                 raise OutOfMemory(f"{self!r}: the capabilities cannot be sent now: {error.strerror}") from error
             finally:
@@ -230,7 +234,7 @@ class Gate(Capability):
         oneway: bool,
     ) -> Answer:
         """Make an answer of what the leaf returned, or the error that says what happened."""
-        if answer.__class__ is tuple:
+        if isinstance(answer, tuple):
             if not answer[3]:
                 return cast(Answer, answer)
             items, fds = answer[3]

@@ -102,9 +102,7 @@ class RegistryServer:
         self._ever_held = False
         self._stopping = False
         self._closed = False
-        self._wait = -1  # how long the loop may sleep; 0 once there is a reason to look up
         self._thread: int | None = None
-        self._port: Port | None = None
         self._known = (0, 0)  # the thread that ran us last, and how many sessions it had opened by then
 
     # ---- for users ----
@@ -130,7 +128,7 @@ class RegistryServer:
         Raises:
             InvalidArgument: no request is being served.
         """
-        port = self._port
+        port: Port | None = self._leaf.serving
         if port is None:
             raise InvalidArgument("no request is being served")
         return Caller(port.label, port.rights, port.id)
@@ -143,19 +141,17 @@ class RegistryServer:
         Raises:
             Busy: another thread runs it.
         """
-        following, dispatch = self._leaf.next, self._dispatch
+        run, handle = self._leaf.run, self._handle
         with self._running():
             while True:
-                event = following(self._wait)
+                event = run(-1, -1)
                 if event is not None:
-                    dispatch(event)
-                    if not self._stopping:
-                        continue
-                if self._stopping:
+                    handle(event)
+                elif self._stopping:
                     self._stopping = False
-                    self._update_wait()
+                    self._hurry()
                     return LoopEnd.STOPPED
-                if self._orphaned():
+                elif self._orphaned():
                     return LoopEnd.ORPHANED
 
     def step(self, timeout: float | None = 0.0) -> int:
@@ -168,22 +164,20 @@ class RegistryServer:
     def _step(self, timeout: float | None) -> tuple[int, bool]:
         """How much was handled, and whether stop() was called."""
         deadline = deadline_after(timeout)
-        handled = 0
+        handled = others = 0
+        began = self._leaf.requests
         with self._running():
             while handled < STEP:
-                wait = 0 if handled or self._stopping else -1 if deadline is None else nanoseconds_left(deadline)
-                event = self._leaf.next(wait)
+                wait = 0 if handled else -1 if deadline is None else nanoseconds_left(deadline)
+                event = self._leaf.run(wait, STEP - handled)
+                if event is not None:
+                    others += len(event) == 2 and event[0] is not self._wakeup
+                    self._handle(event)
+                handled = self._leaf.requests - began + others
                 if event is None:
                     break
-                if event[0] is self._wakeup:
-                    self._wakeup.ready()
-                    if self._stopping:
-                        break
-                    continue
-                self._dispatch(event)
-                handled += 1
             stopped, self._stopping = self._stopping, False
-            self._update_wait()
+            self._hurry()
         return handled, stopped
 
     async def serve(self) -> LoopEnd:
@@ -210,7 +204,7 @@ class RegistryServer:
     def stop(self) -> None:
         """Make ``loop()`` return; from any thread, any handler, or before it runs."""
         self._stopping = True
-        self._wait = 0
+        self._leaf.haste = leaf.AT_ONCE
         if not self.closed:
             self._wakeup.ring()
 
@@ -264,44 +258,49 @@ class RegistryServer:
     def _runs_elsewhere(self) -> bool:
         return self._thread is not None and self._thread != threading.get_ident()
 
-    def _dispatch(self, event: tuple[Any, ...]) -> None:
+    def _handle(self, event: tuple[Any, ...]) -> None:
+        """Do what the leaf left to do: see `leaf.Loop.run`."""
         if len(event) == 2:
             owner, session = event
             if session is None:
                 owner.ready()
             else:
                 owner.session_ended(session)
-            return
-        port, session, label, words, data, caps = event
-        if caps:
-            try:
-                items, fds = caps
-                words, tail = split_items(words, items)
-                caps = import_all(tail, fds)
-            except Exception as error:  # an InvalidArgument, unless an importer forgot a case
-                session.reply(*_refused(error))
-                port.session_ended(session)
-                return
-        self._port, before = port, self._port
+        elif len(event) == 3:
+            self._finish(*event)
+        else:
+            self._serve_with_caps(*event)
+
+    def _serve_with_caps(
+        self, port: Port, session: leaf.Source, label: int, words: bytes, data: bytes, caps: tuple[int, Sequence[int]]
+    ) -> None:
         try:
-            try:
-                answer = port.serve(port.low, label, words, data, caps)
-            except Exception as error:
-                answer = self._failed(port.binding, error)
-            except BaseException:
+            items, fds = caps
+            words, tail = split_items(words, items)
+            received = import_all(tail, fds)
+        except Exception as error:  # an InvalidArgument, unless an importer forgot a case
+            session.reply(*_refused(error))
+            port.session_ended(session)
+            return
+        left = self._leaf.serve(session, label, words, data, received)
+        if left is not None:
+            self._finish(*left)
+
+    def _finish(self, port: Port, session: leaf.Source, outcome: Any) -> None:
+        """Reply with an answer that brings capabilities or does not fit, or with what a handler raised."""
+        if isinstance(outcome, BaseException):
+            if not isinstance(outcome, Exception):
                 session.reply(-Err.EIO, b"", b"the server is ending", 0, None)
-                raise
-            if answer is None:
-                return
-            if answer[3]:
-                self._reply_with_caps(port.binding, session, *answer)
-                return
-            try:
-                session.reply(answer[0], answer[1], answer[2], 0, None)
-            except Exception as error:
-                session.reply(*self._unsendable(port.binding, answer, error))
-        finally:
-            self._port = before
+                raise outcome
+            outcome = self._failed(port.binding, outcome)
+        try:
+            label, words, data, caps = outcome
+            if caps:
+                self._reply_with_caps(port.binding, session, label, words, data, caps)
+            else:
+                session.reply(label, words, data, 0, None)
+        except Exception as error:
+            session.reply(*self._unsendable(port.binding, outcome, error))
 
     def _answer(
         self, binding: Binding, low: int, label: int, words: bytes, data: bytes, caps: tuple[Capability | None, ...]
@@ -369,13 +368,14 @@ class RegistryServer:
     def _held(self, change: int) -> None:
         self._holders += change
         self._ever_held |= change > 0
-        self._update_wait()
+        self._hurry()
 
     def _orphaned(self) -> bool:
         return self._ever_held and not self._holders
 
-    def _update_wait(self) -> None:
-        self._wait = 0 if self._stopping or self._orphaned() else -1
+    def _hurry(self) -> None:
+        """Tell the leaf how soon it is to return: at once, when it finds nothing, or when it has something."""
+        self._leaf.haste = leaf.AT_ONCE if self._stopping else leaf.LOOK_ONLY if self._orphaned() else leaf.AT_LEISURE
 
     def _client_gone(self, binding: Binding) -> None:
         try:

@@ -1,0 +1,221 @@
+/* What a gate is in C: which session a thread calls through, and the call of a message that has nothing special.
+ *
+ * No capabilities, no time to end by, a session that is open and idle, an answer that is no error and brings no
+ * capabilities: that is one function from Python's arguments to Python's answer. In every other case the class
+ * that derives from this one is asked, by its methods _call, _transact, _resume and _received. */
+#include "session.h"
+
+#include <structmember.h>
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *sessions;                 /* a dict: the call path of each thread */
+    Session *at_hand;                   /* the one of `thread`, who called last */
+    unsigned long thread;
+} Caller;
+
+static PyTypeObject *message_type;
+static PyObject *no_bytes;
+
+/* The session of this thread: a new reference, or NULL if there is none (or a path that is no session). */
+static Session *session_of_thread(Caller *c)
+{
+    unsigned long thread = PyThread_get_thread_ident();
+    if (c->at_hand && c->thread == thread)
+        return (Session *)Py_NewRef((PyObject *)c->at_hand);
+    PyObject *key = PyLong_FromUnsignedLong(thread);
+    PyObject *path = key ? PyDict_GetItemWithError(c->sessions, key) : NULL;
+    Py_XDECREF(key);
+    if (!path || Py_TYPE(path) != session_type) {
+        PyErr_Clear();
+        return NULL;
+    }
+    PyObject *before = (PyObject *)c->at_hand;
+    c->at_hand = (Session *)Py_NewRef(path);
+    c->thread = thread;
+    Py_INCREF(path);
+    Py_XDECREF(before);
+    return (Session *)path;
+}
+
+/* Call the method `name` with the arguments that came. */
+static PyObject *hand_on(Caller *c, const char *name, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    PyObject *method = PyObject_GetAttrString((PyObject *)c, name), *result = NULL;
+    PyObject *positional = PyTuple_New(count), *named = names ? PyDict_New() : NULL;
+    bool built = method && positional && (!names || named);
+    for (Py_ssize_t i = 0; built && i < count; i++)
+        PyTuple_SetItem(positional, i, Py_NewRef(args[i]));
+    for (Py_ssize_t i = 0; built && names && i < PyTuple_Size(names); i++)
+        built = PyDict_SetItem(named, PyTuple_GetItem(names, i), args[count + i]) == 0;
+    if (built)
+        result = PyObject_Call(method, positional, named);
+    Py_XDECREF(method);
+    Py_XDECREF(positional);
+    Py_XDECREF(named);
+    return result;
+}
+
+/* What the session gave, if that is an answer like most; otherwise what _resume() makes of it. */
+static PyObject *answered(Caller *c, Session *s, PyObject *answer, PyObject *label, PyObject *words, PyObject *data)
+{
+    if (!answer || (PyTuple_Check(answer) && PyTuple_Size(PyTuple_GetItem(answer, 3)) == 0))
+        return answer;
+    PyObject *number = label ? Py_NewRef(label) : PyLong_FromLong(0), *result = NULL;
+    PyObject *resume = PyObject_GetAttrString((PyObject *)c, "_resume");
+    if (!PyTuple_Check(answer) && c->at_hand == s) {    /* it may be spent: look it up next time */
+        c->at_hand = NULL;
+        Py_DECREF((PyObject *)s);
+    }
+    if (number && resume)
+        result = PyObject_CallFunctionObjArgs(resume, (PyObject *)s, answer, number, words, data, NULL);
+    Py_XDECREF(resume);
+    Py_XDECREF(number);
+    Py_DECREF(answer);
+    return result;
+}
+
+static PyObject *caller_call(Caller *c, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    PyObject *label = NULL, *data = count ? args[0] : no_bytes;
+    bool plain = count <= 1;
+    for (Py_ssize_t i = 0; names && plain && i < PyTuple_Size(names); i++) {
+        PyObject *name = PyTuple_GetItem(names, i), *value = args[count + i];
+        if (PyUnicode_CompareWithASCIIString(name, "label") == 0)
+            label = value;
+        else
+            plain = value == Py_None && PyUnicode_CompareWithASCIIString(name, "timeout") == 0;
+    }
+    Session *s = plain ? session_of_thread(c) : NULL;
+    struct outgoing message;
+    if (s && !outgoing_take(&message, label, NULL, data)) {
+        outgoing_release(&message);                     /* said better over there */
+        PyErr_Clear();
+        Py_CLEAR(s);
+    }
+    if (!s)
+        return hand_on(c, "_call", args, count, names);
+    PyObject *answer = session_exchange(s, &message, -1, 0, message_type);
+    answer = answered(c, s, answer, label, no_bytes, data);
+    Py_DECREF((PyObject *)s);
+    if (answer && Py_TYPE(answer) == message_type && PyLong_AsLongLong(PyTuple_GetItem(answer, 0)) >= 0)
+        return answer;
+    PyObject *received = answer ? PyObject_GetAttrString((PyObject *)c, "_received") : NULL;
+    PyObject *result = received ? PyObject_CallFunctionObjArgs(received, answer, NULL) : NULL;
+    Py_XDECREF(received);
+    Py_XDECREF(answer);
+    return result;
+}
+
+static PyObject *caller_transact(Caller *c, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    Session *s = !names && (count == 2 || count == 3) ? session_of_thread(c) : NULL;
+    PyObject *data = count == 3 ? args[2] : no_bytes;
+    struct outgoing message;
+    if (s && !outgoing_take(&message, args[0], args[1], data)) {
+        outgoing_release(&message);
+        PyErr_Clear();
+        Py_CLEAR(s);
+    }
+    if (!s)
+        return hand_on(c, "_transact", args, count, names);
+    PyObject *answer = session_exchange(s, &message, -1, 0, NULL);
+    answer = answered(c, s, answer, args[0], args[1], data);
+    Py_DECREF((PyObject *)s);
+    return answer;
+}
+
+static PyObject *caller_new(PyTypeObject *type, PyObject *args, PyObject *named)
+{
+    (void)args, (void)named;
+    PyObject *sessions = PyDict_New();
+    Caller *c = sessions ? (Caller *)PyType_GenericAlloc(type, 0) : NULL;
+    if (c)
+        c->sessions = sessions;
+    else
+        Py_XDECREF(sessions);
+    return (PyObject *)c;
+}
+
+static int caller_traverse(Caller *c, visitproc visit, void *arg)
+{
+    Py_VISIT((PyObject *)Py_TYPE((PyObject *)c));
+    Py_VISIT(c->sessions);
+    return 0;
+}
+
+static int caller_clear(Caller *c)
+{
+    PyObject *session = (PyObject *)c->at_hand;
+    c->at_hand = NULL;
+    Py_XDECREF(session);
+    PyDict_Clear(c->sessions);                          /* kept: a finalizer may still call */
+    return 0;
+}
+
+static void caller_dealloc(Caller *c)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)c);
+    PyObject_GC_UnTrack(c);
+    Py_XDECREF((PyObject *)c->at_hand);
+    Py_XDECREF(c->sessions);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(c);
+    Py_DECREF(type);
+}
+
+/* answer_with(type): what call() returns, a subclass of tuple with no slots of its own. */
+static PyObject *answer_with(PyObject *module, PyObject *type)
+{
+    (void)module;
+    if (!PyType_Check(type) || !PyType_IsSubtype((PyTypeObject *)type, &PyTuple_Type)) {
+        PyErr_SetString(PyExc_TypeError, "a subclass of tuple is needed");
+        return NULL;
+    }
+    PyObject *before = (PyObject *)message_type;
+    message_type = (PyTypeObject *)Py_NewRef(type);
+    Py_XDECREF(before);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"call", (PyCFunction)(void (*)(void))caller_call, METH_FASTCALL | METH_KEYWORDS,
+     "call($self, /, data=b'', *, label=0, caps=(), timeout=None)\n--\n\n"
+     "Send data (at most 60 KiB) and capabilities, and wait for the answer."},
+    {"transact", (PyCFunction)(void (*)(void))caller_transact, METH_FASTCALL | METH_KEYWORDS,
+     "transact($self, /, label, words, data=b'', caps=(), timeout=None, oneway=False)\n--\n\n"
+     "Send one message and return the answer as it came: label, words, long data, capabilities."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef members[] = {
+    {"_sessions", T_OBJECT_EX, offsetof(Caller, sessions), READONLY, "the call path of each thread"},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_new, caller_new}, {Py_tp_dealloc, caller_dealloc}, {Py_tp_traverse, caller_traverse},
+    {Py_tp_clear, caller_clear}, {Py_tp_methods, methods}, {Py_tp_members, members}, {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "l4re._native.leaf.Caller",
+    .basicsize = sizeof(Caller),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = slots,
+};
+
+static PyMethodDef functions[] = {
+    {"answer_with", answer_with, METH_O, "answer_with(type): what Caller.call() returns"},
+    {NULL, NULL, 0, NULL},
+};
+
+int leaf_caller_init(PyObject *module)
+{
+    message_type = (PyTypeObject *)Py_NewRef((PyObject *)&PyTuple_Type);
+    no_bytes = PyBytes_FromStringAndSize(NULL, 0);
+    PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL);
+    if (!no_bytes || !type || PyModule_AddType(module, type) < 0)
+        return -1;
+    Py_DECREF((PyObject *)type);
+    return PyModule_AddFunctions(module, functions);
+}
