@@ -56,73 +56,105 @@ static PyObject *hand_on(Caller *c, const char *name, PyObject *const *args, Py_
     return result;
 }
 
-/* What the session gave, if that is an answer like most; otherwise what _resume() makes of it. */
-static PyObject *answered(Caller *c, Session *s, PyObject *answer, PyObject *label, PyObject *words, PyObject *data)
+/* A call as its arguments describe it; `plain` unless they ask for something that is not done here. */
+struct wanted {
+    PyObject *label, *words, *data, *timeout;           /* borrowed; label and timeout may be NULL */
+    int64_t timeout_ns;
+    unsigned flags;
+    bool plain;
+};
+
+/* Seconds or None; a mistake is not plain. */
+static bool within(struct wanted *wanted, PyObject *timeout)
 {
-    if (!answer || (PyTuple_Check(answer) && PyTuple_Size(PyTuple_GetItem(answer, 3)) == 0))
-        return answer;
-    PyObject *number = label ? Py_NewRef(label) : PyLong_FromLong(0), *result = NULL;
-    PyObject *resume = PyObject_GetAttrString((PyObject *)c, "_resume");
-    if (!PyTuple_Check(answer) && c->at_hand == s) {    /* it may be spent: look it up next time */
-        c->at_hand = NULL;
-        Py_DECREF((PyObject *)s);
+    wanted->timeout = timeout;
+    if (timeout == Py_None)
+        return true;
+    double seconds = PyFloat_CheckExact(timeout) || PyLong_CheckExact(timeout) ? PyFloat_AsDouble(timeout) : -1;
+    if (seconds == -1)
+        PyErr_Clear();
+    if (!(seconds >= 0 && seconds < 1e9))
+        return false;
+    wanted->timeout_ns = (int64_t)(seconds * 1e9);
+    return true;
+}
+
+static void option(struct wanted *wanted, PyObject *name, PyObject *value)
+{
+    if (PyUnicode_CompareWithASCIIString(name, "timeout") == 0)
+        wanted->plain &= within(wanted, value);
+    else if (PyUnicode_CompareWithASCIIString(name, "label") == 0)
+        wanted->label = value;
+    else if (PyUnicode_CompareWithASCIIString(name, "oneway") == 0 && PyBool_Check(value))
+        wanted->flags = value == Py_True ? ONE_WAY : 0;
+    else
+        wanted->plain = false;
+}
+
+static bool no_caps(PyObject *caps) { return PyTuple_CheckExact(caps) && PyTuple_Size(caps) == 0; }
+
+/* The answer, if it is one like most; otherwise what _resume() makes of it. NULL and plain set to false: go the
+ * long way instead. */
+static PyObject *exchange(Caller *c, struct wanted *wanted, PyTypeObject *type)
+{
+    struct outgoing message;
+    Session *s = session_of_thread(c);
+    if (!s || !outgoing_take(&message, wanted->label, wanted->words, wanted->data)) {
+        if (s)
+            outgoing_release(&message);
+        Py_XDECREF((PyObject *)s);
+        PyErr_Clear();                                  /* said better over there */
+        wanted->plain = false;
+        return NULL;
     }
-    if (number && resume)
-        result = PyObject_CallFunctionObjArgs(resume, (PyObject *)s, answer, number, words, data, NULL);
-    Py_XDECREF(resume);
-    Py_XDECREF(number);
-    Py_DECREF(answer);
-    return result;
+    PyObject *answer = session_exchange(s, &message, wanted->timeout_ns, wanted->flags, type);
+    if (answer && !(PyTuple_Check(answer) && no_caps(PyTuple_GetItem(answer, 3)))) {
+        PyObject *status = answer, *label = wanted->label ? Py_NewRef(wanted->label) : PyLong_FromLong(0);
+        PyObject *resume = PyObject_GetAttrString((PyObject *)c, "_resume");
+        if (PyLong_Check(status) && c->at_hand == s) {  /* it may be spent: look it up next time */
+            c->at_hand = NULL;
+            Py_DECREF((PyObject *)s);
+        }
+        answer = label && resume ? PyObject_CallFunctionObjArgs(
+            resume, (PyObject *)s, status, label, wanted->words, wanted->data, wanted->timeout ? wanted->timeout : Py_None,
+            wanted->flags ? Py_True : Py_False, NULL) : NULL;
+        Py_XDECREF(resume);
+        Py_XDECREF(label);
+        Py_DECREF(status);
+    }
+    Py_DECREF((PyObject *)s);
+    return answer;
 }
 
 static PyObject *caller_call(Caller *c, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    PyObject *label = NULL, *data = count ? args[0] : no_bytes;
-    bool plain = count <= 1;
-    for (Py_ssize_t i = 0; names && plain && i < PyTuple_Size(names); i++) {
-        PyObject *name = PyTuple_GetItem(names, i), *value = args[count + i];
-        if (PyUnicode_CompareWithASCIIString(name, "label") == 0)
-            label = value;
-        else
-            plain = value == Py_None && PyUnicode_CompareWithASCIIString(name, "timeout") == 0;
-    }
-    Session *s = plain ? session_of_thread(c) : NULL;
-    struct outgoing message;
-    if (s && !outgoing_take(&message, label, NULL, data)) {
-        outgoing_release(&message);                     /* said better over there */
-        PyErr_Clear();
-        Py_CLEAR(s);
-    }
-    if (!s)
-        return hand_on(c, "_call", args, count, names);
-    PyObject *answer = session_exchange(s, &message, -1, 0, message_type);
-    answer = answered(c, s, answer, label, no_bytes, data);
-    Py_DECREF((PyObject *)s);
-    if (answer && Py_TYPE(answer) == message_type && PyLong_AsLongLong(PyTuple_GetItem(answer, 0)) >= 0)
+    struct wanted wanted = {.words = no_bytes, .data = count ? args[0] : no_bytes, .timeout_ns = -1, .plain = count <= 1};
+    for (Py_ssize_t i = 0; names && i < PyTuple_Size(names); i++)
+        option(&wanted, PyTuple_GetItem(names, i), args[count + i]);
+    PyObject *answer = wanted.plain && !wanted.flags ? exchange(c, &wanted, message_type) : NULL;
+    if (!answer)
+        return wanted.plain && !wanted.flags ? NULL : hand_on(c, "_call", args, count, names);
+    if (Py_TYPE(answer) == message_type && PyLong_AsLongLong(PyTuple_GetItem(answer, 0)) >= 0)
         return answer;
-    PyObject *received = answer ? PyObject_GetAttrString((PyObject *)c, "_received") : NULL;
+    PyObject *received = PyObject_GetAttrString((PyObject *)c, "_received");
     PyObject *result = received ? PyObject_CallFunctionObjArgs(received, answer, NULL) : NULL;
     Py_XDECREF(received);
-    Py_XDECREF(answer);
+    Py_DECREF(answer);
     return result;
 }
 
 static PyObject *caller_transact(Caller *c, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    Session *s = !names && (count == 2 || count == 3) ? session_of_thread(c) : NULL;
-    PyObject *data = count == 3 ? args[2] : no_bytes;
-    struct outgoing message;
-    if (s && !outgoing_take(&message, args[0], args[1], data)) {
-        outgoing_release(&message);
-        PyErr_Clear();
-        Py_CLEAR(s);
+    struct wanted wanted = {.data = count > 2 ? args[2] : no_bytes, .timeout_ns = -1, .plain = count >= 2 && count <= 4};
+    if (wanted.plain) {
+        wanted.words = args[1];
+        for (Py_ssize_t i = 0; names && i < PyTuple_Size(names); i++)
+            option(&wanted, PyTuple_GetItem(names, i), args[count + i]);
+        wanted.plain &= !wanted.label && (count < 4 || no_caps(args[3]));
+        wanted.label = args[0];
     }
-    if (!s)
-        return hand_on(c, "_transact", args, count, names);
-    PyObject *answer = session_exchange(s, &message, -1, 0, NULL);
-    answer = answered(c, s, answer, args[0], args[1], data);
-    Py_DECREF((PyObject *)s);
-    return answer;
+    PyObject *answer = wanted.plain ? exchange(c, &wanted, NULL) : NULL;
+    return answer || wanted.plain ? answer : hand_on(c, "_transact", args, count, names);
 }
 
 static PyObject *caller_new(PyTypeObject *type, PyObject *args, PyObject *named)

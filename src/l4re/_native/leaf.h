@@ -27,9 +27,10 @@ int leaf_region_init(PyObject *module);
 /* Zeroed memory of exactly this size, sealed against shrinking and growing; -1 with errno. */
 int leaf_memfd(const char *name, off_t size);
 
-/* session.c, loop.c: the two halves of a call; caller.c, raw.c: what Python's ends of it do most often */
+/* session.c, loop.c: the two halves of a call; caller.c, handler.c: what Python's ends of it do most often */
 int leaf_session_init(PyObject *module);
 int leaf_caller_init(PyObject *module);
+int leaf_handler_init(PyObject *module);
 int leaf_loop_init(PyObject *module);
 
 /* process.c: starting a program with exactly the descriptors named */

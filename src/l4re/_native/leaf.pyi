@@ -1,6 +1,6 @@
 """The contract of the native leaf. Times are nanoseconds; -1 waits without end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 # ---- fork.c ----
@@ -125,6 +125,20 @@ class Caller:
 
     _sessions: dict[int, Any]
 
+class Frame:
+    """The fields of an Iostream, which has their meaning."""
+
+    _label: int
+    _words: bytes
+    data: bytes
+    caps: tuple[Any, ...]
+    _reader: Any
+    _writer: Any
+    _long: bytes
+
+# What they return has the arguments of Served.serve_request, and does the same for most requests.
+def raw_handler(object: object, stream: type[Frame], rights: tuple[int, ...], /) -> Callable[..., Any]: ...
+def typed_handler(object: object, tables: dict[int, Any], /) -> Callable[..., Any]: ...
 def answer_with(type: type[tuple[Any, ...]], /) -> None: ...
 def open_session(port: int, watch: int, /) -> Session | None: ...
 

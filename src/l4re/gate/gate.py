@@ -152,9 +152,11 @@ class Gate(Capability, leaf.Caller):
     ) -> Answer:
         return self._slow(label, words, data, caps, timeout, oneway)
 
-    def _resume(self, session: CallPath, answer: Any, label: int, words: bytes, data: Any) -> Answer:
+    def _resume(
+        self, session: CallPath, answer: Any, label: int, words: bytes, data: Any, timeout: float | None, oneway: bool
+    ) -> Answer:
         """Go on where the leaf got an answer out of the ordinary."""
-        return self._finish(session, answer, label, words, data, (), None, False)
+        return self._finish(session, answer, label, words, data, (), deadline_after(timeout), oneway)
 
     def _received(self, answer: Answer) -> Message:
         if answer[0] < 0:

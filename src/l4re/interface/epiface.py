@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from l4re._native import leaf
 from l4re.errors import BadProtocol, MessageTooShort, NotImplementedByServer
 from l4re.interface.handlers import compile_handler
 from l4re.interface.meta import Meta, answer_meta
@@ -74,6 +75,11 @@ class Epiface(Interface, Served):
                 answer: Answer = handler(self, rights, words, data, caps)
                 return answer
         return self._l4_seldom(rights, label, words, data, caps)
+
+    def _l4_handler(self) -> Callable[..., Answer]:
+        cls = type(self)
+        plain = cls.serve_request is Epiface.serve_request
+        return leaf.typed_handler(self, cls._l4_tables) if plain else self.serve_request
 
     def _l4_seldom(self, rights: int, label: int, words: bytes, data: bytes, caps: tuple[Any, ...]) -> Answer:
         """Answer what is not in the tables: the first of its kind, a very long one, META, or a mistake."""

@@ -11,6 +11,7 @@ import warnings
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from l4re._native import leaf
 from l4re.cap import Capability
 from l4re.errors import MessageTooLong, MessageTooShort, MissingArgument, WrongType, error_from_code
 from l4re.interface.proxy import Interface
@@ -33,11 +34,12 @@ _E = TypeVar("_E", bound=Enum)
 _ITEM = 2 * WORD
 
 
-class Iostream:
+class Iostream(leaf.Frame):
     """One message, read with `get` and written with ``<<``. Not for several threads."""
 
-    # A raw server sees one of these for each request, so nothing is made before it is asked for.
-    __slots__ = ("_label", "_long", "_reader", "_words", "_writer", "caps", "data")
+    # A raw server sees one of these for each request, so nothing is made before it is asked for, and the leaf
+    # fills the fields in without __init__.
+    __slots__ = ()
 
     def __init__(
         self, label: int = 0, words: bytes = b"", data: bytes = b"", caps: Sequence[Capability | None] = ()
@@ -45,7 +47,7 @@ class Iostream:
         #: The long data received, whole.
         self.data = data
         #: The capabilities received, whole; None is a void one.
-        self.caps = caps if caps.__class__ is tuple else tuple(caps)
+        self.caps = tuple(caps)
         self._label = label
         self._words = words
         self._reader: Reader | None = None

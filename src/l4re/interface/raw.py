@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from l4re._native import leaf
 from l4re.errors import Err, L4Error
 from l4re.interface.iostream import Iostream
 from l4re.interface.served import Answer, Served
@@ -36,7 +38,14 @@ class ServerObject(Served, ABC):
     ) -> Answer:
         """See `Served.serve_request`; what does not fit a label becomes EMSGERRRANGE, as in L4Re."""
         ios = Iostream(label, words, data, caps)
-        result: Any = self.dispatch(_RIGHTS[rights & 3], ios)
+        return self._answer(self.dispatch(_RIGHTS[rights & 3], ios), ios)
+
+    def _l4_handler(self) -> Callable[..., Answer]:
+        plain = type(self).serve_request is ServerObject.serve_request
+        return leaf.raw_handler(self, Iostream, _RIGHTS) if plain else self.serve_request
+
+    def _answer(self, result: Any, ios: Iostream) -> Answer:
+        """Return the answer that a result of `dispatch` and what it wrote make."""
         if result is None:
             result = 0
         elif result.__class__ is not int:

@@ -52,7 +52,7 @@ class Binding:
     def __init__(self, server: RegistryServer, obj: Served) -> None:
         self.server = server
         self.object = obj
-        self.serve = obj.serve_request
+        self.serve = obj._l4_handler()
         self.ports: dict[int, Port] = {}
 
     def open(
