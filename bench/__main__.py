@@ -7,11 +7,11 @@ import json
 import sys
 from pathlib import Path
 
-from bench.peers import PEERS, Peer, peer_named
-from bench.placement import PLACEMENTS
-from bench.report import Report
-from bench.run import Disturbance, Effort, Failure, Plan, run
-from bench.scenarios import SCENARIOS
+from .peers import PEERS, Peer, peer_named
+from .placement import PLACEMENTS
+from .report import Report
+from .run import Disturbance, Effort, Failure, Plan, run
+from .scenarios import SCENARIOS
 
 __all__ = ["main"]
 

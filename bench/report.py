@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.peers import OURS
-from bench.run import Plan, Row
-from bench.scenarios import SCENARIOS
+from .peers import OURS
+from .run import Plan, Row
+from .scenarios import SCENARIOS
 
 __all__ = ["Report", "machine"]
 

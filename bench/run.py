@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from bench.peers import Peer
-from bench.peers.base import Program
-from bench.placement import Cpus
-from bench.scenarios import Scenario
-from bench.statistics import Figure, Summary, figure_of
-from bench.wire import Wire, wire_pair
+from .peers import Peer
+from .peers.base import Program
+from .placement import Cpus
+from .scenarios import Scenario
+from .statistics import Figure, Summary, figure_of
+from .wire import Wire, wire_pair
 
 __all__ = ["Disturbance", "Effort", "Failure", "Plan", "Row", "run"]
 
@@ -163,7 +163,7 @@ class _Worker:
         ends = [wire.fileno() for wire in wires]
         args = [scenario.name, peer.name, role, case, placement, str(plan.seconds(scenario)), cpus, str(theirs)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", *args, *map(str, ends)], pass_fds=[theirs, *ends], cwd=_ROOT
+            [sys.executable, "-m", f"{__package__}.worker", *args, *map(str, ends)], pass_fds=[theirs, *ends], cwd=_ROOT
         )
         os.close(theirs)
 

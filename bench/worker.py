@@ -14,9 +14,9 @@ import signal
 import sys
 import traceback
 
-from bench.peers import peer_named
-from bench.scenarios import SCENARIOS, Setting
-from bench.wire import Wire
+from .peers import peer_named
+from .scenarios import SCENARIOS, Setting
+from .wire import Wire
 
 __all__ = ["main"]
 

@@ -6,7 +6,7 @@ missing. What it is asked to do stands in `bench.peers.base`; when and how often
 
 from importlib import import_module
 
-from bench.peers.base import Peer
+from .base import Peer
 
 __all__ = ["OURS", "PEERS", "Peer", "peer_named"]
 
@@ -36,7 +36,7 @@ def peer_named(name: str) -> Peer:
         ImportError: it needs a package that is not installed.
     """
     module, kind = PEERS[name]
-    peer = getattr(import_module(f"bench.peers.{module}"), kind)()
+    peer = getattr(import_module(f".{module}", __package__), kind)()
     assert isinstance(peer, Peer)
     assert peer.name == name
     return peer

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from bench.statistics import Summary
-from bench.wire import Wire
+from ..statistics import Summary
+from ..wire import Wire
 
 __all__ = [
     "ANSWER_SIZE",

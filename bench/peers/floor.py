@@ -1,4 +1,4 @@
-"""The floor: what two C programs reach with the same page. Built with ``cc`` when it is first wanted."""
+"""The floor: what two C programs reach with the same page. Built with ``cc`` when a run first wants it."""
 
 from __future__ import annotations
 
@@ -6,38 +6,43 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
-from bench.peers.base import Program
-from bench.statistics import Summary
+from ..statistics import Summary
+from .base import Program
 
 __all__ = ["FloorFutex", "FloorSpin", "FloorSpinFutex"]
 
 _SOURCE = Path(__file__).parent.parent / "floor.c"
-_BINARY = _SOURCE.parent.parent / "build" / "bench" / "floor"
 
 
 def _compiler() -> str | None:
     return shutil.which(os.environ.get("CC", "cc"))
 
 
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Lives as long as this process."""
+    return tempfile.TemporaryDirectory(prefix="l4re-bench-")
+
+
 def _built() -> Path:
-    if not _BINARY.exists() or _BINARY.stat().st_mtime < _SOURCE.stat().st_mtime:
+    binary = Path(_folder().name, "floor")
+    if not binary.exists():
         compiler = _compiler()
         assert compiler is not None
-        _BINARY.parent.mkdir(parents=True, exist_ok=True)
-        aside = _BINARY.with_suffix(f".{os.getpid()}")
-        subprocess.run([compiler, "-std=c11", "-O2", "-Wall", "-o", str(aside), str(_SOURCE)], check=True)
-        aside.rename(_BINARY)
-    return _BINARY
+        subprocess.run([compiler, "-std=c11", "-O2", "-Wall", "-o", str(binary), str(_SOURCE)], check=True)
+    return binary
 
 
 class _Floor(Program):
     mode: ClassVar[str]
 
     def missing(self) -> str | None:
-        return None if _compiler() else "there is no C compiler"
+        return None if _compiler() else "no C compiler"
 
     def measures(self, scenario: str, case: str) -> bool:
         return scenario == "call"

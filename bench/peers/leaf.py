@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Any
 
-from bench.peers.base import Caller, Calls
-from bench.wire import Wire
 from l4re._native import leaf
+
+from ..wire import Wire
+from .base import Caller, Calls
 
 __all__ = ["Leaf"]
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from multiprocessing.shared_memory import SharedMemory
 
-from bench.peers.base import Memory
+from .base import Memory
 
 __all__ = ["Memfd", "StdSharedMemory"]
 

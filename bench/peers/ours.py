@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import l4re
-from bench.peers.base import Caller, Calls, Grants, Listener, Memory, Notifier, Notifies, nothing
-from bench.wire import Wire
 from l4re.cap import export_all, import_all
+
+from ..wire import Wire
+from .base import Caller, Calls, Grants, Listener, Memory, Notifier, Notifies, nothing
 
 __all__ = ["Ours"]
 

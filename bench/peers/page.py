@@ -13,8 +13,8 @@ import select
 from collections.abc import Callable, Sequence
 from struct import Struct
 
-from bench.peers.base import ANSWER_SIZE, Caller, Calls, Listener, Notifier, Notifies
-from bench.wire import Wire
+from ..wire import Wire
+from .base import ANSWER_SIZE, Caller, Calls, Listener, Notifier, Notifies
 
 __all__ = ["Page", "PageBusy"]
 

@@ -13,8 +13,8 @@ from multiprocessing import Pipe, reduction
 from multiprocessing.connection import Connection
 from struct import Struct
 
-from bench.peers.base import Caller, Calls, Grants
-from bench.wire import Wire
+from ..wire import Wire
+from .base import Caller, Calls, Grants
 
 __all__ = ["MpPipe"]
 

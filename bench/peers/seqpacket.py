@@ -11,8 +11,8 @@ import socket
 from collections.abc import Callable, Sequence
 from struct import Struct
 
-from bench.peers.base import ANSWER_SIZE, Caller, Calls, Grants
-from bench.wire import Wire
+from ..wire import Wire
+from .base import ANSWER_SIZE, Caller, Calls, Grants
 
 __all__ = ["Seqpacket", "SeqpacketBusy"]
 

@@ -4,13 +4,13 @@ A scenario says which processes there are and what each does with a peer; it pro
 and that only the clients' time is taken. How often, where, and beside whom is left to `bench.run`.
 """
 
-from bench.scenarios.base import Scenario, Setting
-from bench.scenarios.call import BusyCall, RawCall, TypedCall
-from bench.scenarios.capability import Capability
-from bench.scenarios.irq import Notification
-from bench.scenarios.memory import MemoryCycle
-from bench.scenarios.sessions import Sessions
-from bench.scenarios.throughput import Throughput
+from .base import Scenario, Setting
+from .call import BusyCall, RawCall, TypedCall
+from .capability import Capability
+from .irq import Notification
+from .memory import MemoryCycle
+from .sessions import Sessions
+from .throughput import Throughput
 
 __all__ = ["SCENARIOS", "Scenario", "Setting"]
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from bench.peers.base import Caller, Peer, Program
-from bench.statistics import Summary, summary_of
-from bench.wire import Wire
+from ..peers.base import Caller, Peer, Program
+from ..statistics import Summary, summary_of
+from ..wire import Wire
 
 __all__ = ["Scenario", "Setting", "echo_samples", "payload", "timed"]
 

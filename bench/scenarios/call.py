@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from typing import Any, ClassVar
 
-from bench.peers.base import Calls, Peer, Program
-from bench.scenarios.base import Scenario, Setting, echo_samples, timed
-from bench.statistics import Summary
+from ..peers.base import Calls, Peer, Program
+from ..statistics import Summary
+from .base import Scenario, Setting, echo_samples, timed
 
 __all__ = ["BusyCall", "RawCall", "TypedCall"]
 

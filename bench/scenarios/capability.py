@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from bench.peers.base import Grants, Peer
-from bench.scenarios.base import Scenario, Setting, timed
-from bench.statistics import Summary
+from ..peers.base import Grants, Peer
+from ..statistics import Summary
+from .base import Scenario, Setting, timed
 
 __all__ = ["Capability"]
 

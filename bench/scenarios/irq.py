@@ -7,9 +7,9 @@ import os
 import time
 from typing import ClassVar
 
-from bench.peers.base import Notifies, Peer
-from bench.scenarios.base import Scenario, Setting
-from bench.statistics import Summary, summary_of
+from ..peers.base import Notifies, Peer
+from ..statistics import Summary, summary_of
+from .base import Scenario, Setting
 
 __all__ = ["Notification"]
 

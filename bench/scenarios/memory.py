@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from bench.peers.base import Memory
-from bench.scenarios.base import Scenario, Setting, timed
-from bench.statistics import Summary
+from ..peers.base import Memory
+from ..statistics import Summary
+from .base import Scenario, Setting, timed
 
 __all__ = ["MemoryCycle"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from bench.peers.base import Calls, Peer, Program
-from bench.scenarios.base import Scenario, Setting, echo_samples, payload
-from bench.statistics import Summary
+from ..peers.base import Calls, Peer, Program
+from ..statistics import Summary
+from .base import Scenario, Setting, echo_samples, payload
 
 __all__ = ["Sessions"]
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar
 
-from bench.peers.base import Calls, Peer, Program
-from bench.scenarios.base import Scenario, Setting, echo_samples
-from bench.statistics import Summary, scalar
+from ..peers.base import Calls, Peer, Program
+from ..statistics import Summary, scalar
+from .base import Scenario, Setting, echo_samples
 
 __all__ = ["Throughput"]
 
