@@ -70,7 +70,7 @@ class Report:
             f"{facts['date']}  {facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, "
             f"Python {facts['python']}, load {facts['load'][0]}\n"
             f"Medians over {effort.repetitions} repetitions of {effort.seconds:g} s, in turns between the peers, fresh "
-            f"processes each; microseconds unless it says /s.\n"
+            f"processes each; microseconds unless it says otherwise.\n"
             f"two: a core for each side; one: all on one core; free: the scheduler decides."
         )
 
@@ -83,7 +83,10 @@ class Report:
             figure, ratio = row.figure, self.ratio(row)
             lines.append(
                 (
-                    ", ".join(part for part in (row.case, row.metric) if part) or "-",
+                    ", ".join(
+                        part for part in (row.case, row.metric, SCENARIOS[scenario].units.get(row.metric)) if part
+                    )
+                    or "-",
                     row.placement,
                     row.peer,
                     _number(figure.p50),
@@ -115,7 +118,7 @@ class Report:
                     "scenario": row.scenario,
                     "case": row.case,
                     "metric": row.metric,
-                    "unit": "1/s" if row.metric.endswith("/s") else "" if row.metric.endswith("share") else "us",
+                    "unit": SCENARIOS[row.scenario].unit(row.metric),
                     "placement": row.placement,
                     "peer": row.peer,
                     **{name: round(value, 3) for name, value in row.figure._asdict().items()},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -34,7 +34,7 @@ class Scenario(ABC):
     """One thing to measure, in one or more cases.
 
     Metrics are microseconds (less is better), except those whose name ends in ``/s`` (more is better) or in
-    ``share``. The metric named "" is the one that figures without a name mean.
+    ``share`` (more is better), and those in ``units``. The metric named "" is the one that figures without a name mean.
     """
 
     name: ClassVar[str]
@@ -45,6 +45,14 @@ class Scenario(ABC):
     placements: ClassVar[tuple[str, ...]] = ("two", "one", "free")
     #: How much longer than usual a repetition has to be.
     stretch: ClassVar[float] = 1
+    #: The unit of each metric that is not what its name says; less is better.
+    units: ClassVar[Mapping[str, str]] = {}
+
+    def unit(self, metric: str) -> str:
+        """Return the unit of a metric: "us", "1/s", "" for shares, or another that `units` names."""
+        if metric in self.units:
+            return self.units[metric]
+        return "1/s" if metric.endswith("/s") else "" if metric.endswith("share") else "us"
 
     def takes(self, peer: Peer, case: str, placement: str) -> bool:
         """Whether ``peer`` can do ``case``; busy ones need a core for each process."""
