@@ -63,7 +63,7 @@ docs: $(LEAF)
 	$(BIN)/python docs/generate.py
 
 bench: $(LEAF)
-	$(BIN)/python -m bench
+	$(BIN)/l4re bench
 
 soak: $(LEAF) debug
 	$(PYTEST) -s -m soak

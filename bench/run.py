@@ -1,14 +1,15 @@
 """Running: every repetition in fresh processes, in turns between the peers.
 
 The turns make ratios hold on a machine that others use as well: what disturbs one peer disturbs the next one, too.
+A peer that fails is left out of its group, and everybody else goes on.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from .peers import Peer
 from .peers.base import Program
@@ -24,9 +26,12 @@ from .scenarios import Scenario
 from .statistics import Figure, Summary, figure_of
 from .wire import Wire, wire_pair
 
-__all__ = ["Disturbance", "Effort", "Failure", "Plan", "Row", "run"]
+__all__ = ["Effort", "Failed", "Plan", "Row", "run"]
 
-_ROOT = Path(__file__).parent.parent
+#: Where this package lies: workers are started there, and so find it under the name it has here.
+_HOME = Path(__file__).parent.parent
+#: Seconds that starting and ending the processes of a repetition takes, about.
+_START = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,7 @@ class Effort:
     repetitions: int
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One line of a table."""
 
     scenario: str
@@ -46,10 +50,21 @@ class Row:
     metric: str
     placement: str
     peer: str
+    unit: str  # as `bench.scenarios.base` has it
     figure: Figure
 
 
-class Failure(Exception):
+class Failed(NamedTuple):
+    """A peer that could not be measured in one group, and why."""
+
+    scenario: str
+    case: str
+    placement: str
+    peer: str
+    why: str
+
+
+class _Failure(Exception):
     """A worker failed: what it said."""
 
 
@@ -79,25 +94,45 @@ class Plan:
         """How long one repetition of ``scenario`` measures."""
         return self.effort.seconds * scenario.stretch
 
-    def size(self) -> int:
-        """How many repetitions there are in all."""
-        return self.effort.repetitions * sum(len(peers) for *_, peers in self.groups())
+    def cost(self, scenario: Scenario) -> float:
+        """How many seconds one repetition of ``scenario`` takes, about."""
+        return _START + 1.2 * self.seconds(scenario)
+
+    def total(self) -> float:
+        """How many seconds all of it takes, about."""
+        return self.effort.repetitions * sum(self.cost(scenario) * len(peers) for scenario, *_, peers in self.groups())
 
 
-def run(plan: Plan, progress: Callable[[str], None]) -> Iterator[Row]:
-    """Run the plan; rows come as soon as their group is done."""
+def run(plan: Plan, progress: Callable[[str, float], None]) -> Iterator[Row | Failed]:
+    """Run the plan; rows come as soon as their group is done, failures at once.
+
+    ``progress`` is called before each repetition, with what it is and the seconds that it takes, about.
+    """
     for scenario, case, placement, peers in plan.groups():
         found: dict[str, dict[str, list[Summary]]] = {peer.name: {} for peer in peers}
         for turn in range(plan.effort.repetitions):
             for peer in peers if turn % 2 == 0 else reversed(peers):
-                progress(f"{scenario.name} {case} {placement}: {peer.name}")
-                for metric, summary in _repetition(scenario, case, placement, peer, plan).items():
+                progress(
+                    f"{' '.join(filter(None, (scenario.name, case, placement)))}: {peer.name}", plan.cost(scenario)
+                )
+                if peer.name not in found:
+                    continue
+                try:
+                    summaries = _repetition(scenario, case, placement, peer, plan)
+                except Exception as error:  # whatever a peer can raise
+                    del found[peer.name]
+                    why = str(error) if isinstance(error, _Failure) else f"{type(error).__name__}: {error}"
+                    yield Failed(scenario.name, case, placement, peer.name, why)
+                    continue
+                for metric, summary in summaries.items():
                     found[peer.name].setdefault(metric, []).append(summary)
         metrics = list(dict.fromkeys(metric for results in found.values() for metric in results))
         for metric in metrics:
             for name, results in found.items():
                 if metric in results:
-                    yield Row(scenario.name, case, metric, placement, name, figure_of(results[metric]))
+                    yield Row(
+                        scenario.name, case, metric, placement, name, scenario.unit(metric), figure_of(results[metric])
+                    )
 
 
 def _repetition(scenario: Scenario, case: str, placement: str, peer: Peer, plan: Plan) -> dict[str, Summary]:
@@ -125,7 +160,7 @@ def _repetition(scenario: Scenario, case: str, placement: str, peer: Peer, plan:
             worker.end()
     pids = {worker.pid for worker in workers}
     if len(pids) != len(roles) or os.getpid() in pids:
-        raise Failure(f"{scenario.name}, {peer.name}: the roles were not processes of their own")
+        raise _Failure("the roles were not processes of their own")
     return scenario.combine([worker.summaries for worker in workers if worker.role != "server"])
 
 
@@ -139,8 +174,8 @@ def _wait(workers: list[_Worker], patience: float) -> None:
             left = deadline - time.monotonic()
             ready = selector.select(left) if left > 0 else []
             if not ready:
-                waiting = ", ".join(key.data.name for key in selector.get_map().values())
-                raise Failure(f"no end in sight: {waiting}")
+                waiting = ", ".join(key.data.role for key in selector.get_map().values())
+                raise _Failure(f"no end in sight after {patience:.0f} s: {waiting}")
             for key, _ in ready:
                 worker = key.data
                 if worker.read():
@@ -154,7 +189,6 @@ class _Worker:
         self, scenario: Scenario, peer: Peer, role: str, case: str, placement: str, plan: Plan, wires: list[Wire]
     ) -> None:
         self.role = role
-        self.name = f"{scenario.name} {case} {placement}, {peer.name}, {role}"
         self.pid = -1
         self.summaries: dict[str, Summary] = {}
         self._text = b""
@@ -163,7 +197,12 @@ class _Worker:
         ends = [wire.fileno() for wire in wires]
         args = [scenario.name, peer.name, role, case, placement, str(plan.seconds(scenario)), cpus, str(theirs)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.worker", *args, *map(str, ends)], pass_fds=[theirs, *ends], cwd=_ROOT
+            [sys.executable, "-m", f"{__package__}.worker", *args, *map(str, ends)],
+            pass_fds=[theirs, *ends],
+            cwd=_HOME,
+            stdin=subprocess.DEVNULL,
+            stdout=2,  # what a library says is talk; data is ours
+            process_group=0,  # Ctrl-C is the runner's, and what a peer started ends with its worker
         )
         os.close(theirs)
 
@@ -174,49 +213,19 @@ class _Worker:
         if part:
             return False
         if not self._text:
-            raise Failure(f"{self.name}: it ended with status {self._process.wait()} and said nothing")
+            raise _Failure(f"{self.role}: it ended with status {self._process.wait()} and said nothing")
         said = json.loads(self._text)
         if "error" in said:
-            raise Failure(f"{self.name}:\n{said['error']}")
+            raise _Failure(f"{self.role}:\n{said['error'].rstrip()}")
         self.pid = said["pid"]
         self.summaries = {name: Summary(*values) for name, values in said["summaries"].items()}
         return True
 
     def end(self) -> None:
-        """Wait for a process that is ending anyhow, and kill one that is not."""
+        """Wait for a process that has said all and is ending; kill any other, and what it started."""
         os.close(self.result)
         try:
-            self._process.wait(timeout=2)
+            self._process.wait(timeout=2 if self.pid > 0 else 0)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-
-
-class Disturbance:
-    """How much of the machine others have used since this was made."""
-
-    def __init__(self) -> None:
-        self._busy, self._ours, self._began = _busy_seconds(), _our_seconds(), time.monotonic()
-
-    def share(self) -> float:
-        """Return it, 1.0 being all CPUs."""
-        elapsed = (time.monotonic() - self._began) * (os.cpu_count() or 1)
-        others = _busy_seconds() - self._busy - (_our_seconds() - self._ours)
-        return max(0.0, others / elapsed) if elapsed else 0.0
-
-
-def _busy_seconds() -> float:
-    try:
-        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
-    except OSError:
-        return 0.0
-    idle = fields[3] + fields[4]
-    return (sum(fields[:8]) - idle) / os.sysconf("SC_CLK_TCK")
-
-
-def _our_seconds() -> float:
-    total = 0.0
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        usage = resource.getrusage(who)
-        total += usage.ru_utime + usage.ru_stime
-    return total

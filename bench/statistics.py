@@ -1,4 +1,4 @@
-"""Statistics: what remains of many samples.
+"""Statistics: what remains of many samples, and what the name of a metric says about it.
 
 Each repetition leaves its own median and 99th percentile; a figure is the median of those over the repetitions.
 A lucky or a disturbed repetition moves neither much, and how far they lie apart is shown beside them.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean, median
 from typing import NamedTuple
 
-__all__ = ["Figure", "Summary", "figure_of", "scalar", "summary_of"]
+__all__ = ["Figure", "Summary", "figure_of", "more_is_better", "scalar", "summary_of"]
 
 
 class Summary(NamedTuple):
@@ -60,3 +60,8 @@ def figure_of(repetitions: Sequence[Summary]) -> Figure:
         len(repetitions),
         sum(each.samples for each in repetitions),
     )
+
+
+def more_is_better(metric: str) -> bool:
+    """Whether a larger figure of this metric is the better one."""
+    return metric.endswith(("/s", "share"))

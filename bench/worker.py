@@ -1,6 +1,6 @@
 """A worker: one role of one repetition, in a process of its own.
 
-    python -m bench.worker SCENARIO PEER ROLE CASE PLACEMENT SECONDS CPUS RESULT WIRE...
+    python -m PACKAGE.worker SCENARIO PEER ROLE CASE PLACEMENT SECONDS CPUS RESULT WIRE...
 
 The result, and anything that went wrong, goes to the descriptor RESULT as one JSON text.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import signal
 import sys
 import traceback
 
@@ -24,7 +23,6 @@ __all__ = ["main"]
 def main(args: list[str]) -> int:
     """Play the role and report."""
     scenario, peer, role, case, placement, seconds, cpus, result, *wires = args
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner ends us
     os.sched_setaffinity(0, {int(cpu) for cpu in cpus.split(",")})
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else soft, hard))

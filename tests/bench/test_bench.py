@@ -14,9 +14,14 @@ ROOT = Path(__file__).parent.parent.parent
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 
-def bench(*args: str) -> subprocess.CompletedProcess[str]:
+def bench(*args: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "bench", *args], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, "-m", "bench" if cwd == ROOT else "l4re_bench", *args],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
 
 

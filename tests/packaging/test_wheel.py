@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,8 +16,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
-def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both distributions, built from a copy of the source tree with what is installed here."""
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source tree."""
     source = tmp_path_factory.mktemp("source")
     shown = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -27,16 +28,26 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shown.returncode:
         pytest.skip("not a git checkout")
     for name in filter(None, shown.stdout.decode().split("\0")):
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_file() or (ROOT / name).is_symlink():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+            shutil.copy(ROOT / name, source / name, follow_symlinks=False)
+    return source
+
+
+def build(kind: str, source: Path, made: Path) -> None:
+    """Build with what is installed here."""
+    code = f"import sys, setuptools.build_meta as b; b.build_{kind}(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(made)], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def distributions(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("made")
     for kind in ("wheel", "sdist"):
-        code = f"import sys, setuptools.build_meta as b; b.build_{kind}(sys.argv[1])"
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(made)], cwd=source, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        build(kind, source, made)
     return made
 
 
@@ -52,7 +63,24 @@ def test_the_wheel_holds_what_a_program_needs(distributions: Path) -> None:
     assert package <= names
     needed = {"py.typed", "_native/leaf.abi3.so", "_native/leaf.pyi", "ned/l4.lua"}
     assert {f"l4re/{name}" for name in needed} <= names
-    assert [name for name in names if name.endswith((".c", ".h")) or not name.startswith(("l4re/", "pyl4re-"))] == []
+    ours = [name for name in names if not name.startswith("l4re_bench/")]
+    assert [name for name in ours if name.endswith((".c", ".h")) or not name.startswith(("l4re/", "pyl4re-"))] == []
+
+
+def test_the_wheel_holds_the_bench_and_none_of_its_results(distributions: Path) -> None:
+    (wheel,) = distributions.glob("*.whl")
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("l4re_bench/")}
+    code = {f"l4re_bench/{path.relative_to(ROOT / 'bench').as_posix()}" for path in (ROOT / "bench").rglob("*.py")}
+    assert names == code | {"l4re_bench/floor.c"}
+
+
+def test_an_editable_installation_is_one_path(source: Path, tmp_path: Path) -> None:
+    """Anything else would run at the start of every program of that environment."""
+    build("editable", source, tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if "dist-info" not in name]
+    assert [name.endswith(".pth") for name in names] == [True]
+    assert zipfile.ZipFile(wheel).read(names[0]).decode().strip() == str(source / "src")
 
 
 def test_the_source_distribution_can_be_built(distributions: Path) -> None:

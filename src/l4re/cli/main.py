@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
+from l4re.cli.bench import Bench
 from l4re.cli.run import Run
 
 __all__ = ["Command", "main"]
@@ -28,7 +29,7 @@ class Command(Protocol):
         """Do it; ``words`` are those behind ``--``. Returns the exit status."""
 
 
-_COMMANDS: tuple[type[Command], ...] = (Run,)
+_COMMANDS: tuple[type[Command], ...] = (Run, Bench)
 
 
 class _Version(argparse.Action):

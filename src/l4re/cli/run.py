@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import ClassVar
 
+from l4re.cli.broken import leave_broken_output
+
 __all__ = ["Run"]
 
 _MISUSED = 2
@@ -71,17 +73,4 @@ class Run:
             status = _MISUSED
         finally:
             root.close()
-        return status if console.error is None else _broken(console.error)
-
-
-def _broken(error: Exception) -> int:
-    """Leave without another word on an output that nobody reads; say why if it is something else."""
-    if not isinstance(error, BrokenPipeError):
-        print(f"l4re: cannot write the output: {error}", file=sys.stderr)
-    from l4re.linux.null import silence
-
-    try:
-        silence(1)
-    except OSError:
-        pass
-    return 128 + signal.SIGPIPE if isinstance(error, BrokenPipeError) else 1
+        return status if console.error is None else leave_broken_output(console.error)
