@@ -54,6 +54,11 @@ class Peer(ABC):
 class Calls(Peer):
     """It can call and be called. ``work``: "echo" (bytes) or "add" (two integers of 64 bits in, their sum out)."""
 
+    #: How many one client process can have open.
+    connections: ClassVar[int] = 256
+    #: Whether "echo" takes any number of bytes from 0 to 60 KiB, not just `ANSWER_SIZE`.
+    any_size: ClassVar[bool] = False
+
     @abstractmethod
     def serve(self, wires: Sequence[Wire], work: str) -> None:
         """Connect one client on each wire, in order, and serve until all are gone."""
@@ -70,12 +75,15 @@ class Grants(Peer):
     grants: ClassVar[tuple[str, ...]] = ("dataspace",)
 
     @abstractmethod
-    def serve_grants(self, wire: Wire, what: str) -> None:
-        """Answer requests, those that ask for it with ``what``, until the client is gone."""
+    def serve_grants(self, wire: Wire, what: str, count: int = 1) -> None:
+        """Answer requests, those that ask for it with ``count`` times ``what``, until the client is gone."""
 
     @abstractmethod
-    def connect_grants(self, wire: Wire, what: str) -> Caller:
-        """Return a connection: ``call(True)`` asks for it, ``call(False)`` does not. ``value`` checks and closes it."""
+    def connect_grants(self, wire: Wire, what: str, count: int = 1) -> Caller:
+        """Return a connection: ``call(True)`` asks for them, ``call(False)`` does not.
+
+        ``value`` checks and closes what came, and returns how many there were.
+        """
 
 
 class Notifier(NamedTuple):

@@ -23,6 +23,8 @@ class Leaf(Calls):
     """Sessions as the leaf offers them: no gates, objects or errors."""
 
     name = "l4re leaf"
+    connections = 1000
+    any_size = True
 
     def serve(self, wires: Sequence[Wire], work: str) -> None:
         loop = leaf.open_loop(-1)

@@ -39,14 +39,15 @@ class Echo(l4re.ServerObject):
 
 
 class Granter(l4re.ServerObject):
-    """Answers, and hands out a capability when asked with label 1."""
+    """Answers, and hands out capabilities when asked with label 1."""
 
-    def __init__(self, cap: l4re.Capability) -> None:
-        self._cap = cap
+    def __init__(self, caps: Sequence[l4re.Capability]) -> None:
+        self._caps = caps
 
     def dispatch(self, rights: l4re.Rights, ios: l4re.Iostream) -> int:
         if ios.tag.label == 1:
-            ios << self._cap
+            for cap in self._caps:
+                ios << cap
         return 0
 
 
@@ -74,6 +75,8 @@ class Ours(Calls, Grants, Notifies, Memory):
     """Sessions, pipes and dataspaces of this package."""
 
     name = "l4re"
+    connections = 1000
+    any_size = True
     grants: ClassVar[tuple[str, ...]] = ("dataspace", "irq", "gate")
 
     def serve(self, wires: Sequence[Wire], work: str) -> None:
@@ -92,7 +95,7 @@ class Ours(Calls, Grants, Notifies, Memory):
             return Caller(adder.add, lambda answer: answer, gate.close)
         return Caller(gate.call, lambda answer: answer.data, gate.close)
 
-    def serve_grants(self, wire: Wire, what: str) -> None:
+    def serve_grants(self, wire: Wire, what: str, count: int = 1) -> None:
         with l4re.RegistryServer() as server:
             if what == "dataspace":
                 cap: l4re.Capability = l4re.MemAlloc().alloc(4096)
@@ -100,19 +103,19 @@ class Ours(Calls, Grants, Notifies, Memory):
                 cap = server.registry.register_irq_obj(Handler(nothing))
             else:
                 cap = server.registry.register_obj(Echo())
-            _hand_over(wire, server.registry.register_obj(Granter(cap)))
+            _hand_over(wire, server.registry.register_obj(Granter((cap,) * count)))
             server.loop()
 
-    def connect_grants(self, wire: Wire, what: str) -> Caller:
+    def connect_grants(self, wire: Wire, what: str, count: int = 1) -> Caller:
         gate = _gate(wire)
         kinds: dict[str, type[l4re.Capability]] = {"dataspace": l4re.Dataspace, "irq": l4re.Irq, "gate": l4re.Gate}
 
-        def check(answer: l4re.Message) -> bool:
+        def check(answer: l4re.Message) -> int:
             for cap in answer.caps:
                 assert cap is not None
                 assert isinstance(cap, kinds[what])
                 cap.close()
-            return bool(answer.caps)
+            return len(answer.caps)
 
         call = gate.call
         return Caller(lambda granted: call(label=1 if granted else 0), check, gate.close)

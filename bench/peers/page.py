@@ -60,6 +60,7 @@ class Page(Calls, Notifies):
     """Blocking: an eventfd each way."""
 
     name = "page+eventfd"
+    connections = 1000
 
     def serve(self, wires: Sequence[Wire], work: str) -> None:
         made = [_make(wire) for wire in wires]

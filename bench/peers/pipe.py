@@ -33,6 +33,8 @@ class MpPipe(Calls, Grants):
     """A duplex pipe (a stream socket pair) per client."""
 
     name = "mp.Pipe"
+    connections = 1000
+    any_size = True
 
     def serve(self, wires: Sequence[Wire], work: str) -> None:
         connections = [_hand_over(wire) for wire in wires]
@@ -80,7 +82,7 @@ class MpPipe(Calls, Grants):
 
         return Caller(echo if work == "echo" else add, lambda answer: answer, connection.close)
 
-    def serve_grants(self, wire: Wire, what: str) -> None:
+    def serve_grants(self, wire: Wire, what: str, count: int = 1) -> None:
         connection = _hand_over(wire)
         memory = os.memfd_create("bench")
         client = int(wire.receive()[0])
@@ -88,23 +90,23 @@ class MpPipe(Calls, Grants):
             while True:
                 wanted = connection.recv_bytes() == b"1"
                 connection.send_bytes(b"answer")
-                if wanted:
+                for _ in range(count if wanted else 0):
                     reduction.send_handle(connection, memory, client)
         except EOFError:
             connection.close()
 
-    def connect_grants(self, wire: Wire, what: str) -> Caller:
+    def connect_grants(self, wire: Wire, what: str, count: int = 1) -> Caller:
         connection = Connection(wire.receive()[1][0])
         wire.send(str(os.getpid()).encode())
 
-        def call(granted: bool) -> int | None:
+        def call(granted: bool) -> list[int]:
             connection.send_bytes(b"1" if granted else b"0")
             connection.recv_bytes()
-            return reduction.recv_handle(connection) if granted else None
+            return [reduction.recv_handle(connection) for _ in range(count)] if granted else []
 
-        def check(answer: int | None) -> bool:
-            if answer is not None:
-                os.close(answer)
-            return answer is not None
+        def check(answer: list[int]) -> int:
+            for fd in answer:
+                os.close(fd)
+            return len(answer)
 
         return Caller(call, check, connection.close)

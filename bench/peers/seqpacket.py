@@ -41,6 +41,7 @@ class Seqpacket(Calls, Grants):
     """Blocking."""
 
     name = "seqpacket"
+    connections = 1000
     _read: Callable[[int, int], bytes] = staticmethod(os.read)
 
     def serve(self, wires: Sequence[Wire], work: str) -> None:
@@ -84,30 +85,30 @@ class Seqpacket(Calls, Grants):
 
         return Caller(echo if work == "echo" else add, lambda answer: answer, lambda: os.close(fd))
 
-    def serve_grants(self, wire: Wire, what: str) -> None:
+    def serve_grants(self, wire: Wire, what: str, count: int = 1) -> None:
         end = _hand_over(wire)
-        memory = [os.memfd_create("bench")]
+        memory = [os.memfd_create("bench")] * count
         while request := end.recv(ANSWER_SIZE):
             if request == b"1":
                 socket.send_fds(end, [b"answer"], memory)
             else:
                 end.send(b"answer")
 
-    def connect_grants(self, wire: Wire, what: str) -> Caller:
+    def connect_grants(self, wire: Wire, what: str, count: int = 1) -> Caller:
         end = socket.socket(fileno=wire.receive()[1][0])
 
         def call(granted: bool) -> list[int]:
             if granted:
                 end.send(b"1")
-                return socket.recv_fds(end, ANSWER_SIZE, 1)[1]
+                return socket.recv_fds(end, ANSWER_SIZE, count)[1]
             end.send(b"0")
             end.recv(ANSWER_SIZE)
             return []
 
-        def check(answer: list[int]) -> bool:
+        def check(answer: list[int]) -> int:
             for fd in answer:
                 os.close(fd)
-            return bool(answer)
+            return len(answer)
 
         return Caller(call, check, end.close)
 

@@ -7,6 +7,8 @@ and that only the clients' time is taken. How often, where, and beside whom is l
 from .base import Scenario, Setting
 from .call import BusyCall, RawCall, TypedCall
 from .capability import Capability
+from .growth import Capabilities, Clients, Size
+from .idle import Footprint, Idle
 from .irq import Notification
 from .memory import MemoryCycle
 from .sessions import Sessions
@@ -19,5 +21,6 @@ SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
         RawCall(), TypedCall(), BusyCall(), Capability(), Notification(), MemoryCycle(), Sessions(), Throughput(),
+        Idle(), Footprint(), Size(), Capabilities(), Clients(),
     )
 }  # fmt: skip

@@ -31,7 +31,7 @@ class Capability(Scenario):
         call, value = caller.call, caller.value
 
         def check(wanted: bool, answer: Any) -> None:
-            if value(answer) is not wanted:
+            if value(answer) != int(wanted):
                 raise AssertionError(f"asked for a capability: {wanted}; got {answer!r}")
 
         plain = timed(lambda n: call(False), lambda n, answer: check(False, answer), setting.seconds / 2)

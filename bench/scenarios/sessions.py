@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ..peers.base import Calls, Peer, Program
+from ..peers.base import Caller, Calls, Peer, Program
 from ..statistics import Summary
+from ..wire import Wire
 from .base import Scenario, Setting, echo_samples, payload
 
-__all__ = ["Sessions"]
+__all__ = ["Sessions", "opened", "use"]
+
+
+def use(caller: Caller, n: int) -> None:
+    """Call once, and check the answer."""
+    if caller.value(caller.call(payload(n))) != payload(n):
+        raise AssertionError("a wrong answer")
+
+
+def opened(peer: Calls, wire: Wire, count: int) -> list[Caller]:
+    """Return so many connections, each used once."""
+    callers = [peer.connect(wire, "echo") for _ in range(count)]
+    for n, caller in enumerate(callers):
+        use(caller, n)
+    return callers
 
 
 class Sessions(Scenario):
@@ -17,11 +32,13 @@ class Sessions(Scenario):
     name = "sessions"
     about = "the raw call over one of many open sessions"
     needs = Calls
-    cases: ClassVar[tuple[str, ...]] = ("1", "64", "256")
+    cases: ClassVar[tuple[str, ...]] = ("1", "64", "256", "1000")
     placements: ClassVar[tuple[str, ...]] = ("two", "one")
 
     def takes(self, peer: Peer, case: str, placement: str) -> bool:
-        return super().takes(peer, case, placement) and not isinstance(peer, Program) and not peer.busy
+        if isinstance(peer, Program) or not super().takes(peer, case, placement):
+            return False
+        return isinstance(peer, Calls) and not peer.busy and peer.connections >= int(case)
 
     def run(self, role: str, peer: Calls, setting: Setting) -> dict[str, Summary]:
         (wire,) = setting.wires
@@ -29,10 +46,7 @@ class Sessions(Scenario):
         if role == "server":
             peer.serve((wire,) * count, "echo")
             return {}
-        callers = [peer.connect(wire, "echo") for _ in range(count)]
-        for n, caller in enumerate(callers):
-            if caller.value(caller.call(payload(n))) != payload(n):
-                raise AssertionError("a wrong answer")
+        callers = opened(peer, wire, count)
         result = {"": echo_samples(callers[count // 2], setting.seconds)}
         for caller in callers:
             caller.close()
