@@ -13,13 +13,16 @@ __all__ = [
     "ANSWER_SIZE",
     "Caller",
     "Calls",
+    "Frames",
     "Grants",
+    "HandsOver",
     "Listener",
     "Memory",
     "Notifier",
     "Notifies",
     "Peer",
     "Program",
+    "Publisher",
     "nothing",
 ]
 
@@ -118,6 +121,40 @@ class Memory(Peer):
     @abstractmethod
     def cycle(self, size: int) -> Callable[[Callable[[memoryview], None]], None]:
         """Return a function that allocates, maps, lets its argument touch, unmaps and frees ``size`` bytes."""
+
+
+class HandsOver(Peer):
+    """It can hand memory to a process that runs already."""
+
+    @abstractmethod
+    def serve_memory(self, wire: Wire, look: Callable[[memoryview], int]) -> None:
+        """Take what comes until the client is gone: map it, let ``look`` read, unmap, answer with what it returned."""
+
+    @abstractmethod
+    def connect_memory(self, wire: Wire, size: int) -> Caller:
+        """Return a connection: ``call(touch)`` makes ``size`` bytes, maps them, lets ``touch`` write, hands them over,
+        and when the answer has come unmaps and frees them. ``value`` is what ``look`` returned, 0 to 255."""
+
+
+class Publisher(NamedTuple):
+    """The side that writes frames."""
+
+    frame: memoryview
+    #: Let all readers see the frame as it is; the next one may be written when they have.
+    announce: Callable[[], None]
+    close: Callable[[], None]
+
+
+class Frames(Peer):
+    """It can let several processes read one frame after another."""
+
+    @abstractmethod
+    def publish(self, wires: Sequence[Wire], size: int) -> Publisher:
+        """Connect a reader on each wire; wait until all are there."""
+
+    @abstractmethod
+    def subscribe(self, wire: Wire, size: int) -> Callable[[Callable[[memoryview], None], Callable[[], bool]], None]:
+        """Return a function that runs its first argument with each frame, until the second one says that was all."""
 
 
 class Program(Peer):

@@ -9,7 +9,7 @@ import l4re
 from l4re.cap import export_all, import_all
 
 from ..wire import Wire
-from .base import Caller, Calls, Grants, Listener, Memory, Notifier, Notifies, nothing
+from .base import Caller, Calls, Frames, Grants, HandsOver, Listener, Memory, Notifier, Notifies, Publisher, nothing
 
 __all__ = ["Ours"]
 
@@ -51,6 +51,24 @@ class Granter(l4re.ServerObject):
         return 0
 
 
+class Reader(l4re.ServerObject):
+    """Looks into the dataspace it is sent, and answers with what it saw."""
+
+    def __init__(self, look: Callable[[memoryview], int]) -> None:
+        self._look = look
+        self._attach = l4re.RegionMap().attach
+
+    def dispatch(self, rights: l4re.Rights, ios: l4re.Iostream) -> int:
+        ds = ios.get(l4re.Dataspace)
+        assert ds is not None
+        region = self._attach(ds)
+        with memoryview(region) as view:
+            seen = self._look(view)
+        region.detach()
+        ds.close()
+        return seen
+
+
 def _hand_over(wire: Wire, cap: l4re.Capability) -> None:
     words, fds, exports = export_all((cap,))
     wire.send(words, fds)
@@ -71,7 +89,13 @@ def _gate(wire: Wire) -> l4re.Gate:
     return cap
 
 
-class Ours(Calls, Grants, Notifies, Memory):
+def _irq(wire: Wire) -> l4re.Irq:
+    cap = _take(wire)
+    assert isinstance(cap, l4re.Irq)
+    return cap
+
+
+class Ours(Calls, Grants, Notifies, Memory, HandsOver, Frames):
     """Sessions, pipes and dataspaces of this package."""
 
     name = "l4re"
@@ -145,8 +169,7 @@ class Ours(Calls, Grants, Notifies, Memory):
         return Listener(sleep, spin)
 
     def notifier(self, wire: Wire) -> Notifier:
-        irq = _take(wire)
-        assert isinstance(irq, l4re.Irq)
+        irq = _irq(wire)
         return Notifier(irq.trigger, irq.close)
 
     def cycle(self, size: int) -> Callable[[Callable[[memoryview], None]], None]:
@@ -161,6 +184,46 @@ class Ours(Calls, Grants, Notifies, Memory):
             ds.close()
 
         return cycle
+
+    def serve_memory(self, wire: Wire, look: Callable[[memoryview], int]) -> None:
+        with l4re.RegistryServer() as server:
+            _hand_over(wire, server.registry.register_obj(Reader(look)))
+            server.loop()
+
+    def connect_memory(self, wire: Wire, size: int) -> Caller:
+        gate = _gate(wire)
+        alloc, attach, hand_over = l4re.MemAlloc().alloc, l4re.RegionMap().attach, gate.call
+
+        def call(touch: Callable[[memoryview], None]) -> l4re.Message:
+            ds = alloc(size)
+            region = attach(ds)
+            with memoryview(region) as view:
+                touch(view)
+            answer = hand_over(caps=(ds,))
+            region.detach()
+            ds.close()
+            return answer
+
+        return Caller(call, lambda answer: answer.label, gate.close)
+
+    def publish(self, wires: Sequence[Wire], size: int) -> Publisher:
+        ds = l4re.MemAlloc().alloc(size)
+        for wire in wires:
+            _hand_over(wire, ds.ro)
+        triggers = [_irq(wire).trigger for wire in wires]
+
+        def announce() -> None:
+            for trigger in triggers:
+                trigger()
+
+        return Publisher(memoryview(l4re.RegionMap().attach(ds)), announce, ds.close)
+
+    def subscribe(self, wire: Wire, size: int) -> Callable[[Callable[[memoryview], None], Callable[[], bool]], None]:
+        ds = _take(wire)
+        assert isinstance(ds, l4re.Dataspace)
+        frame = memoryview(l4re.RegionMap().attach(ds))
+        listener = self.listen(wire)
+        return lambda handle, done: listener.sleep(lambda: handle(frame), done)
 
 
 class Handler(l4re.IrqHandler):

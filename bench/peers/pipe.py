@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import Pipe, reduction
 from multiprocessing.connection import Connection
 from struct import Struct
 
 from ..wire import Wire
-from .base import Caller, Calls, Grants
+from .base import Caller, Calls, Frames, Grants, Publisher, nothing
 
 __all__ = ["MpPipe"]
 
@@ -22,14 +22,20 @@ _TWO = Struct("=qq")
 _ONE = Struct("=q")
 
 
-def _hand_over(wire: Wire) -> Connection:
+def offered(wire: Wire) -> Connection:
+    """Make a pipe and return one end."""
     ours, theirs = Pipe()
     wire.send(fds=[theirs.fileno()])
     theirs.close()
     return ours
 
 
-class MpPipe(Calls, Grants):
+def accepted(wire: Wire) -> Connection:
+    """Return the other end."""
+    return Connection(wire.receive()[1][0])
+
+
+class MpPipe(Calls, Grants, Frames):
     """A duplex pipe (a stream socket pair) per client."""
 
     name = "mp.Pipe"
@@ -37,7 +43,7 @@ class MpPipe(Calls, Grants):
     any_size = True
 
     def serve(self, wires: Sequence[Wire], work: str) -> None:
-        connections = [_hand_over(wire) for wire in wires]
+        connections = [offered(wire) for wire in wires]
         if len(connections) == 1:
             self._serve_one(connections[0], work)
             return
@@ -69,7 +75,7 @@ class MpPipe(Calls, Grants):
             connection.close()
 
     def connect(self, wire: Wire, work: str) -> Caller:
-        connection = Connection(wire.receive()[1][0])
+        connection = accepted(wire)
         receive, send = connection.recv_bytes, connection.send_bytes
 
         def echo(data: bytes) -> bytes:
@@ -83,7 +89,7 @@ class MpPipe(Calls, Grants):
         return Caller(echo if work == "echo" else add, lambda answer: answer, connection.close)
 
     def serve_grants(self, wire: Wire, what: str, count: int = 1) -> None:
-        connection = _hand_over(wire)
+        connection = offered(wire)
         memory = os.memfd_create("bench")
         client = int(wire.receive()[0])
         try:
@@ -96,7 +102,7 @@ class MpPipe(Calls, Grants):
             connection.close()
 
     def connect_grants(self, wire: Wire, what: str, count: int = 1) -> Caller:
-        connection = Connection(wire.receive()[1][0])
+        connection = accepted(wire)
         wire.send(str(os.getpid()).encode())
 
         def call(granted: bool) -> list[int]:
@@ -110,3 +116,24 @@ class MpPipe(Calls, Grants):
             return len(answer)
 
         return Caller(call, check, connection.close)
+
+    def publish(self, wires: Sequence[Wire], size: int) -> Publisher:
+        frame = memoryview(bytearray(size))
+        connections = [offered(wire) for wire in wires]
+
+        def announce() -> None:
+            for connection in connections:
+                connection.send_bytes(frame)
+
+        return Publisher(frame, announce, nothing)
+
+    def subscribe(self, wire: Wire, size: int) -> Callable[[Callable[[memoryview], None], Callable[[], bool]], None]:
+        connection = accepted(wire)
+        frame = memoryview(bytearray(size))
+
+        def listen(handle: Callable[[memoryview], None], done: Callable[[], bool]) -> None:
+            while not done():
+                connection.recv_bytes_into(frame)
+                handle(frame)
+
+        return listen

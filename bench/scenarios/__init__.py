@@ -7,7 +7,9 @@ and that only the clients' time is taken. How often, where, and beside whom is l
 from .base import Scenario, Setting
 from .call import BusyCall, RawCall, TypedCall
 from .capability import Capability
+from .frame import Frame
 from .growth import Capabilities, Clients, Size
+from .handover import Handover
 from .idle import Footprint, Idle
 from .irq import Notification
 from .memory import MemoryCycle
@@ -21,6 +23,6 @@ SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
         RawCall(), TypedCall(), BusyCall(), Capability(), Notification(), MemoryCycle(), Sessions(), Throughput(),
-        Idle(), Footprint(), Size(), Capabilities(), Clients(),
+        Handover(), Frame(), Idle(), Footprint(), Size(), Capabilities(), Clients(),
     )
 }  # fmt: skip

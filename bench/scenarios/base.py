@@ -89,10 +89,11 @@ def timed(operation: Callable[[int], Any], check: Callable[[int, Any], None], se
         answer = operation(n)
         after = clock()
         check(n, answer)
-        if before >= warm and n >= _WARM_LEAST:
+        if before >= warm:
             samples.append(after - before)
         n += 1
-    return summary_of(samples or [after - before])
+    cold = max(0, min(_WARM_LEAST - (n - len(samples)), len(samples) // 2))  # of those that came in time
+    return summary_of(samples[cold:] or [after - before])
 
 
 _PAYLOADS = [(b"%08d" % n) * 8 for n in range(64)]

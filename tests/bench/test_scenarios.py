@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from l4re_bench.peers import OURS, peer_named
-from l4re_bench.peers.base import Caller, Calls
+from l4re_bench.peers.base import Caller, Calls, Publisher
+from l4re_bench.peers.memory import Memfd
 from l4re_bench.peers.pipe import MpPipe
 from l4re_bench.run import Effort, Plan, Row, run
 from l4re_bench.scenarios import SCENARIOS, Setting
 from l4re_bench.statistics import Summary
 from l4re_bench.wire import Wire, wire_pair
-from support.processes import processes
+from support.processes import Link, processes
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]
 
 #: Metrics of each, and whether they must be above zero.
 METRICS = {
+    "handover": {"": True},
+    "frame": {"": True, "last reader": True},
     "idle": {"wake-ups": False, "processor time": False},
     "footprint": {"MemAvailable": False, "counted": True},
     "size": {"": True},
@@ -31,41 +35,48 @@ METRICS = {
 
 
 @pytest.mark.parametrize("scenario", METRICS)
-def test_a_scenario_runs_with_our_peer(scenario: str) -> None:
+def test_a_scenario_runs_with_our_peer(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plays = SCENARIOS[scenario]
+    monkeypatch.setattr(plays, "cases", tuple(dict.fromkeys((plays.cases[0], plays.cases[-1]))))
     placement = "one" if "one" in plays.placements else "free"
     plan = Plan([plays], [peer_named(OURS)], [placement], Effort(0.01, 1))
     rows = []
     for result in run(plan, lambda what, seconds: None):
         assert isinstance(result, Row), result
         rows.append(result)
-    assert {(row.case, row.metric) for row in rows} == {
-        (case, metric) for case in plays.cases for metric in METRICS[scenario]
-    }
+    assert {row.case for row in rows} == set(plays.cases)
+    assert {row.metric for row in rows} == set(METRICS[scenario])
     for row in rows:
         assert row.figure.p50 > 0 or not METRICS[scenario][row.metric], row
         assert scenario != "idle" or row.figure.p50 == 0, row
 
 
-def play(scenario: str, peer: Any, case: str | None = None) -> dict[str, Summary]:
-    """Play the client here and the server in a process of its own."""
+def play(scenario: str, peer: Any, case: str | None = None, role: str = "client") -> dict[str, Summary]:
+    """Play the server and one who is wired to it, in processes of their own; raises what the latter raised."""
     plays = SCENARIOS[scenario]
-    here, there = wire_pair()
+    ends = wire_pair()
 
-    def setting(wire: Wire) -> Setting:
-        return Setting(plays.cases[-1] if case is None else case, "one", 0.01, (wire,))
+    def does(role: str, wire: Wire) -> Callable[[Link], None]:
+        setting = Setting(plays.cases[-1] if case is None else case, "one", 0.01, (wire,))
 
-    with processes() as start:
-        start(lambda link: void(plays.run("server", peer, setting(there))))
-        there.close()
-        try:
-            return plays.run("client", peer, setting(here))
-        finally:
-            here.close()
+        def body(link: Link) -> None:
+            try:
+                link.say(json.dumps(plays.run(role, peer, setting)))
+            except AssertionError as error:
+                link.say(json.dumps({"error": str(error)}))
 
+        return body
 
-def void(result: object) -> None:
-    """A child returns nothing."""
+    try:
+        with processes() as start:
+            start(does("server", ends[0]))
+            said = json.loads(start(does(role, ends[1])).hear())
+    finally:
+        for end in ends:
+            end.close()
+    if "error" in said:
+        raise AssertionError(said["error"])
+    return {name: Summary(*values) for name, values in said.items()}
 
 
 class Forger(MpPipe):
@@ -83,6 +94,24 @@ class Forger(MpPipe):
 def test_a_wrong_answer_is_noticed(scenario: str) -> None:
     with pytest.raises(AssertionError):
         play(scenario, Forger(), "1" if scenario in ("sessions", "idle", "footprint") else None)
+
+
+class Swindler(Memfd):
+    """What the other process gets is other memory than what was written."""
+
+    def connect_memory(self, wire: Wire, size: int) -> Caller:
+        caller = super().connect_memory(wire, size)
+        return caller._replace(call=lambda touch: caller.call(lambda view: None))
+
+    def publish(self, wires: Sequence[Wire], size: int) -> Publisher:
+        publisher = super().publish(wires, size)
+        return publisher._replace(frame=memoryview(bytearray(size)))
+
+
+@pytest.mark.parametrize(("scenario", "role"), [("handover", "client"), ("frame", "reader 1")])
+def test_memory_that_does_not_arrive_is_noticed(scenario: str, role: str) -> None:
+    with pytest.raises(AssertionError):
+        play(scenario, Swindler(), SCENARIOS[scenario].cases[0], role)
 
 
 class Restless(MpPipe):
