@@ -22,6 +22,7 @@ PEERS: dict[str, tuple[str, str]] = {
     "seqpacket busy": ("seqpacket", "SeqpacketBusy"),
     "page+eventfd": ("page", "Page"),
     "page busy": ("page", "PageBusy"),
+    "python": ("bare", "BarePython"),
     "memfd+mmap": ("memory", "Memfd"),
     "SharedMemory": ("memory", "StdSharedMemory"),
 }

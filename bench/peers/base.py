@@ -23,6 +23,8 @@ __all__ = [
     "Peer",
     "Program",
     "Publisher",
+    "Spawns",
+    "Starts",
     "nothing",
 ]
 
@@ -155,6 +157,24 @@ class Frames(Peer):
     @abstractmethod
     def subscribe(self, wire: Wire, size: int) -> Callable[[Callable[[memoryview], None], Callable[[], bool]], None]:
         """Return a function that runs its first argument with each frame, until the second one says that was all."""
+
+
+class Starts(Peer):
+    """It is imported by a program before anything else."""
+
+    #: The statement.
+    imports: ClassVar[str]
+
+
+class Spawns(Starts):
+    """It can start a program that calls back."""
+
+    @abstractmethod
+    def spawner(self) -> Callable[[], int]:
+        """Return a function that starts a program, answers its first call (checked there), and waits for its end.
+
+        It returns when that call was done, by the program's own `time.perf_counter_ns`.
+        """
 
 
 class Program(Peer):

@@ -13,7 +13,7 @@ from multiprocessing.synchronize import Semaphore
 from typing import Any
 
 from ..wire import Wire
-from .base import Caller, Frames, HandsOver, Memory, Publisher
+from .base import Caller, Frames, HandsOver, Memory, Publisher, Starts
 from .pipe import accepted, offered
 
 __all__ = ["Memfd", "StdSharedMemory"]
@@ -118,10 +118,11 @@ def _not_registered(name: Sized, rtype: str) -> None:
     """Do nothing."""
 
 
-class StdSharedMemory(Memory, HandsOver, Frames):
+class StdSharedMemory(Memory, HandsOver, Frames, Starts):
     """Create to unlink; its name over a `Pipe`, a `Semaphore` for each reader."""
 
     name = "SharedMemory"
+    imports = "from multiprocessing.shared_memory import SharedMemory"
 
     def cycle(self, size: int) -> Callable[[Touch], None]:
         def cycle(touch: Touch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -9,9 +10,33 @@ import l4re
 from l4re.cap import export_all, import_all
 
 from ..wire import Wire
-from .base import Caller, Calls, Frames, Grants, HandsOver, Listener, Memory, Notifier, Notifies, Publisher, nothing
+from .base import (
+    Caller,
+    Calls,
+    Frames,
+    Grants,
+    HandsOver,
+    Listener,
+    Memory,
+    Notifier,
+    Notifies,
+    Publisher,
+    Spawns,
+    nothing,
+)
 
 __all__ = ["Ours"]
+
+#: Seconds until something must have happened.
+_PATIENCE = 20.0
+_SPAWNED = """import time
+import l4re
+gate = l4re.env().get_cap("gate", l4re.Gate)
+answer = gate.call(b"first")
+done = time.perf_counter_ns()
+assert answer.data == b"first"
+gate.call(done.to_bytes(8, "little"))
+"""
 
 
 class Adder(l4re.Interface):
@@ -95,12 +120,13 @@ def _irq(wire: Wire) -> l4re.Irq:
     return cap
 
 
-class Ours(Calls, Grants, Notifies, Memory, HandsOver, Frames):
+class Ours(Calls, Grants, Notifies, Memory, HandsOver, Frames, Spawns):
     """Sessions, pipes and dataspaces of this package."""
 
     name = "l4re"
     connections = 1000
     any_size = True
+    imports = "import l4re"
     grants: ClassVar[tuple[str, ...]] = ("dataspace", "irq", "gate")
 
     def serve(self, wires: Sequence[Wire], work: str) -> None:
@@ -224,6 +250,28 @@ class Ours(Calls, Grants, Notifies, Memory, HandsOver, Frames):
         frame = memoryview(l4re.RegionMap().attach(ds))
         listener = self.listen(wire)
         return lambda handle, done: listener.sleep(lambda: handle(frame), done)
+
+    def spawner(self) -> Callable[[], int]:
+        heard: list[bytes] = []
+
+        class Hears(Echo):
+            def dispatch(self, rights: l4re.Rights, ios: l4re.Iostream) -> int:
+                heard.append(ios.data)
+                return super().dispatch(rights, ios)
+
+        server = l4re.RegistryServer()
+        gate = server.registry.register_obj(Hears())
+
+        def spawn() -> int:
+            heard.clear()
+            with l4re.spawn([sys.executable, "-c", _SPAWNED], caps={"gate": gate}) as task:
+                while len(heard) < 2:
+                    if not server.step(_PATIENCE):
+                        raise AssertionError("the program does not call")
+                task.wait(_PATIENCE)
+            return int.from_bytes(heard[1], "little")
+
+        return spawn
 
 
 class Handler(l4re.IrqHandler):

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import os
 import select
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import Pipe, reduction
 from multiprocessing.connection import Connection
 from struct import Struct
 
 from ..wire import Wire
-from .base import Caller, Calls, Frames, Grants, Publisher, nothing
+from .base import Caller, Calls, Frames, Grants, Publisher, Spawns, nothing
 
 __all__ = ["MpPipe"]
 
 _TWO = Struct("=qq")
 _ONE = Struct("=q")
+_SPAWNED = """import sys, time
+from multiprocessing.connection import Connection
+pipe = Connection(int(sys.argv[1]))
+pipe.send_bytes(b"first")
+answer = pipe.recv_bytes()
+done = time.perf_counter_ns()
+assert answer == b"first"
+pipe.send_bytes(done.to_bytes(8, "little"))
+"""
 
 
 def offered(wire: Wire) -> Connection:
@@ -35,12 +46,13 @@ def accepted(wire: Wire) -> Connection:
     return Connection(wire.receive()[1][0])
 
 
-class MpPipe(Calls, Grants, Frames):
+class MpPipe(Calls, Grants, Frames, Spawns):
     """A duplex pipe (a stream socket pair) per client."""
 
     name = "mp.Pipe"
     connections = 1000
     any_size = True
+    imports = "from multiprocessing.connection import Connection"
 
     def serve(self, wires: Sequence[Wire], work: str) -> None:
         connections = [offered(wire) for wire in wires]
@@ -137,3 +149,15 @@ class MpPipe(Calls, Grants, Frames):
                 handle(frame)
 
         return listen
+
+    def spawner(self) -> Callable[[], int]:
+        def spawn() -> int:
+            ours, theirs = Pipe()
+            end = theirs.fileno()
+            program = subprocess.Popen([sys.executable, "-c", _SPAWNED, str(end)], pass_fds=[end])
+            theirs.close()
+            with ours, program:
+                ours.send_bytes(ours.recv_bytes())
+                return int.from_bytes(ours.recv_bytes(), "little")
+
+        return spawn

@@ -14,6 +14,7 @@ from .idle import Footprint, Idle
 from .irq import Notification
 from .memory import MemoryCycle
 from .sessions import Sessions
+from .start import Spawn, Start
 from .throughput import Throughput
 
 __all__ = ["SCENARIOS", "Scenario", "Setting"]
@@ -23,6 +24,6 @@ SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
         RawCall(), TypedCall(), BusyCall(), Capability(), Notification(), MemoryCycle(), Sessions(), Throughput(),
-        Handover(), Frame(), Idle(), Footprint(), Size(), Capabilities(), Clients(),
+        Handover(), Frame(), Idle(), Footprint(), Size(), Capabilities(), Clients(), Start(), Spawn(),
     )
 }  # fmt: skip

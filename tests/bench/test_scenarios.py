@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from l4re_bench.peers import OURS, peer_named
-from l4re_bench.peers.base import Caller, Calls, Publisher
+from l4re_bench.peers.base import Caller, Calls, Publisher, Starts
 from l4re_bench.peers.memory import Memfd
 from l4re_bench.peers.pipe import MpPipe
 from l4re_bench.run import Effort, Plan, Row, run
@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]
 METRICS = {
     "handover": {"": True},
     "frame": {"": True, "last reader": True},
+    "start": {"": True},
+    "spawn": {"": True, "bare import": True, "over a bare import": True},
     "idle": {"wake-ups": False, "processor time": False},
     "footprint": {"MemAvailable": False, "counted": True},
     "size": {"": True},
@@ -112,6 +114,17 @@ class Swindler(Memfd):
 def test_memory_that_does_not_arrive_is_noticed(scenario: str, role: str) -> None:
     with pytest.raises(AssertionError):
         play(scenario, Swindler(), SCENARIOS[scenario].cases[0], role)
+
+
+class Broken(Starts):
+    """Cannot be imported."""
+
+    imports = "raise SystemExit(3)"
+
+
+def test_a_program_that_fails_is_noticed() -> None:
+    with pytest.raises(AssertionError, match="ended with 3"):
+        SCENARIOS["start"].run("client", Broken(), Setting("", "one", 0.01, ()))
 
 
 class Restless(MpPipe):
