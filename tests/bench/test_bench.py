@@ -55,7 +55,7 @@ def test_a_scenario_measures_us_and_a_peer_in_one_run(scenario: str, peer: str, 
         assert (row["scenario"], row["placement"], row["repetitions"]) == (scenario, placement, 1)
         assert row["samples"] >= 1
         assert row["unit"] in ("us", "1/s", "")
-        if row["metric"] != "on top":
+        if row["metric"] not in ("on top", "slowest share"):  # in so short a time one may get nothing done
             assert row["p50"] > 0, row
             assert row["ratio"] == 1 or row["peer"] == peer
     assert f"\n{scenario}: " in done.stdout
