@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -93,19 +95,45 @@ def test_the_source_distribution_can_be_built(distributions: Path) -> None:
     assert {"LICENSE", "README.md", "Makefile", "setup.py", "examples/shared_ds/shared_ds.lua"} <= names
 
 
-def test_the_wheel_works_where_the_sources_are_not(distributions: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def installed(distributions: Path, tmp_path: Path) -> Path:
+    """A folder that holds what the wheel holds, and nothing else."""
     (wheel,) = distributions.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(tmp_path)
-    code = (
-        "import l4re; ds = l4re.env().mem_alloc.alloc(4096); ds.write(0, b'x');"
-        "print(l4re.__file__, ds.read(0, 1), l4re.env().rm.attach(ds).size)"
-    )
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    return tmp_path / "installed"
+
+
+def python(*args: str, installed: Path, folder: Path) -> str:
+    """Run what is installed, in another folder; return what it says."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path)},
+        [sys.executable, "-W", "error", *args],
+        cwd=folder,
+        env={"PYTHONPATH": str(installed), "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stdout == f"{tmp_path}/l4re/__init__.py b'x' 4096\n", done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_wheel_works_where_the_sources_are_not(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "import l4re; ds = l4re.env().mem_alloc.alloc(4096); ds.write(0, b'x');"
+        "print(l4re.__file__, ds.read(0, 1), l4re.env().rm.attach(ds).size)"
+    )
+    assert python("-c", code, installed=installed, folder=tmp_path) == f"{installed}/l4re/__init__.py b'x' 4096\n"
+
+
+def test_the_bench_of_the_wheel_measures_from_any_folder(installed: Path, tmp_path: Path) -> None:
+    """Its workers and the source of its C programs come from where it is installed."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    peers = ("l4re", *(("C futex",) if shutil.which("cc") else ()))
+    words = ["--scenario", "call", "--placement", "one", "--repetitions", "1", "--seconds", "0.01", "--json", "-"]
+    words += [word for peer in peers for word in ("--peer", peer)]
+    measured = json.loads(python("-m", "l4re", "bench", *words, installed=installed, folder=folder))
+    assert [row["peer"] for row in measured["rows"]] == list(peers)
+    code = "import l4re_bench.command; print(l4re_bench.__file__)"
+    assert python("-c", code, installed=installed, folder=folder) == f"{installed}/l4re_bench/__init__.py\n"
+    assert list(folder.iterdir()) == []
