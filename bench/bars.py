@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .figures import Figures
 from .peers import OURS
 
 __all__ = ["PROMISES", "Key", "Promise", "Verdict", "judged"]
+
+
+#: Units as people read them behind a number.
+_UNITS = {"us": "µs", "1/s": "/s", "count": ""}
 
 
 class Key(NamedTuple):
@@ -57,6 +61,19 @@ class Verdict(NamedTuple):
         """Goal, met or missed."""
         return self.promise.word(self.measured)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for programs."""
+        promise = self.promise
+        return {
+            "what": promise.what,
+            "measured": round(self.measured, 3),
+            "unit": self.unit,
+            "bar": promise.bar,
+            "goal": promise.goal,
+            "at_least": promise.at_least,
+            "verdict": self.word,
+        }
+
     def shown(self, value: float) -> str:
         """Return a value with its unit."""
         number = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
@@ -95,8 +112,11 @@ def _promises() -> Iterator[Promise]:
     yield Promise("calls of four clients", calls, 250_000, 400_000, at_least=True)
     yield Promise("slowest of four clients, of the mean", calls._replace(metric="slowest share"), 0.5, at_least=True)
     single = Key("sessions", "1", "", "two", OURS)
-    for count in ("64", "256"):
+    for count in ("64", "256", "1000"):
         yield Promise(f"one of {count} sessions, over one session", single._replace(case=count), 1.3, 1.1, single)
+    idle = Key("idle", "1000", "wake-ups", "one", OURS)
+    yield Promise("wake-ups of 1000 idle sessions", idle, 0)
+    yield Promise("memory of an idle session", idle._replace(scenario="footprint", metric="MemAvailable"), 16, 12)
     for case in ("16 KiB", "64 MiB, all touched"):
         memory = Key("memory", case, "", "one", OURS)
         yield _no_slower(f"memory, {case}", memory, "memfd+mmap", 1.3)
@@ -118,5 +138,5 @@ def judged(figures: Figures) -> list[Verdict]:
         if base:
             verdicts.append(Verdict(promise, row.figure.p50 / base.figure.p50, "x"))
         else:
-            verdicts.append(Verdict(promise, row.figure.p50, row.unit.replace("us", "µs").replace("1/s", "/s")))
+            verdicts.append(Verdict(promise, row.figure.p50, _UNITS.get(row.unit, row.unit)))
     return verdicts

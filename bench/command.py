@@ -11,9 +11,10 @@ from typing import Any
 
 from l4re.log.console import wants_colour
 
+from .bars import Verdict, judged
 from .figures import Figures, NotFigures, load
 from .machine import Disturbance, machine
-from .packages import how_to_get, versions
+from .packages import INSTALL, how_to_get, versions
 from .peers import PEERS, Peer, peer_named
 from .placement import PLACEMENTS
 from .progress import progress_of
@@ -48,11 +49,12 @@ def main(options: argparse.Namespace) -> int:
     if options.json and options.json != "-":
         _writable(Path(options.json))
     figures = _saved(options) if options.saved else _measured(options)
-    if options.json == "-":
-        json.dump(figures.as_dict(), sys.stdout, indent=1)
-        print()
-    elif options.json:
-        Path(options.json).write_text(json.dumps(figures.as_dict(), indent=1) + "\n")
+    if options.json:
+        text = json.dumps({**figures.as_dict(), "promises": list(map(Verdict.as_dict, judged(figures)))}, indent=1)
+        if options.json == "-":
+            print(text)
+        else:
+            Path(options.json).write_text(text + "\n")
     if plot:
         plot(figures, Path(options.plot))
     return 130 if figures.interrupted and not options.saved else 1 if figures.failed else 0
@@ -94,8 +96,6 @@ def _plot(options: argparse.Namespace) -> Any:
     if path.suffix != ".svg":
         raise Misused(f"a plot is an SVG file, and {options.plot} does not end in .svg")
     _writable(path)
-    from .packages import INSTALL
-
     try:
         from .plot import draw
     except ImportError as error:
@@ -156,26 +156,22 @@ def _measured(options: argparse.Namespace) -> Figures:
     progress = progress_of(plan.total())
     out.begin()
     others = Disturbance()
-    current = ""
     try:
-        for result in run(plan, progress):
-            if isinstance(result, Failed):
-                figures.failed.append(result)
+        for part in plan.parts():
+            try:
+                for result in run(part, progress):
+                    if isinstance(result, Row):
+                        figures.rows.append(result)
+                    else:
+                        figures.failed.append(result)
+                        progress.clear()
+                        out.failure(result)
+            finally:
                 progress.clear()
-                out.failure(result)
-                continue
-            if current and result.scenario != current:
-                progress.clear()
-                out.table(current)
-            current = result.scenario
-            figures.rows.append(result)
+                out.table(part.scenarios[0].name)
     except KeyboardInterrupt:
         figures.interrupted = True
-    finally:
-        progress.clear()
     figures.machine["used_by_others"] = round(others.share(), 3)
-    if current:
-        out.table(current)
     out.end()
     return figures
 
@@ -184,6 +180,7 @@ class _Output:
     """Where tables go: standard output, unless that is for JSON."""
 
     def __init__(self, options: argparse.Namespace, figures: Figures) -> None:
+        self._figures = figures
         self._shown = options.json != "-"
         self._report = Report(figures, coloured=wants_colour(sys.stdout))
 
@@ -195,7 +192,8 @@ class _Output:
         self._print(self._report.head())
 
     def table(self, scenario: str) -> None:
-        self._print(self._report.table(scenario))
+        if scenario in self._figures.scenarios():
+            self._print(self._report.table(scenario))
 
     def failure(self, failed: Failed) -> None:
         print(self._report.failure(failed), file=sys.stderr, flush=True)

@@ -10,9 +10,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PLACEMENTS", "Cpus"]
+__all__ = ["PLACEMENTS", "SHOWN", "Cpus"]
 
 PLACEMENTS = ("two", "one", "free")
+#: For people.
+SHOWN = {"two": "two cores", "one": "one core", "free": "free"}
 
 
 def _core(cpu: int) -> str:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from .bars import judged
 from .figures import Figures
 from .peers import OURS
+from .placement import SHOWN
 from .run import Failed, Row
 from .scenarios import SCENARIOS
 
 __all__ = ["Report"]
 
 _HEAD = ("peer", "p50", "p99", "mean", "p50 of repetitions", "x ours")
-_PLACES = {"two": "two cores", "one": "one core", "free": "free"}
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 
 
@@ -58,7 +58,7 @@ class Report:
         for row, line in zip(rows, lines, strict=True):
             if (row.case, row.metric, row.placement) != group:
                 group = (row.case, row.metric, row.placement)
-                words = (row.case, row.metric, _PLACES.get(row.placement, row.placement), _shown_unit(row))
+                words = (row.case, row.metric, SHOWN.get(row.placement, row.placement), _shown_unit(row))
                 shown.append("  " + ", ".join(filter(None, words)))
             text = "  " + _aligned(line, widths)
             shown.append(self._styled(text, "bold") if row.peer == OURS else text)
@@ -78,7 +78,7 @@ class Report:
 
     def failure(self, failed: Failed) -> str:
         """Return what to say about a peer that failed."""
-        where = ", ".join(filter(None, (failed.scenario, failed.case, _PLACES.get(failed.placement))))
+        where = ", ".join(filter(None, (failed.scenario, failed.case, SHOWN.get(failed.placement))))
         return f"{self._styled('failed', 'red')}: {where}: {failed.peer}: {failed.why}"
 
     def promises(self) -> str:

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -90,6 +91,10 @@ class Plan:
                     if peers and self.cpus.offers(placement):
                         yield scenario, case, placement, peers
 
+    def parts(self) -> Iterator[Plan]:
+        """Yield a plan for each scenario."""
+        return (replace(self, scenarios=[scenario]) for scenario in self.scenarios)
+
     def seconds(self, scenario: Scenario) -> float:
         """How long one repetition of ``scenario`` measures."""
         return self.effort.seconds * scenario.stretch
@@ -149,7 +154,8 @@ def _repetition(scenario: Scenario, case: str, placement: str, peer: Peer, plan:
             wires[role].append(there)
     workers: list[_Worker] = []
     try:
-        workers.extend(_Worker(scenario, peer, role, case, placement, plan, wires[role]) for role in roles)
+        with _uninterrupted():  # each that was started is known, so that it can be ended
+            workers.extend(_Worker(scenario, peer, role, case, placement, plan, wires[role]) for role in roles)
         for wire in chain(*wires.values()):  # the ends are the workers' now: each sees when another ends
             wire.close()
         _wait(workers, patience=30 + 20 * plan.seconds(scenario))
@@ -162,6 +168,16 @@ def _repetition(scenario: Scenario, case: str, placement: str, peer: Peer, plan:
     if len(pids) != len(roles) or os.getpid() in pids:
         raise _Failure("the roles were not processes of their own")
     return scenario.combine([worker.summaries for worker in workers if worker.role != "server"])
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _wait(workers: list[_Worker], patience: float) -> None:
@@ -223,9 +239,9 @@ class _Worker:
 
     def end(self) -> None:
         """Wait for a process that has said all and is ending; kill any other, and what it started."""
-        os.close(self.result)
         try:
             self._process.wait(timeout=2 if self.pid > 0 else 0)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        os.close(self.result)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 import traceback
 
@@ -23,6 +24,7 @@ __all__ = ["main"]
 def main(args: list[str]) -> int:
     """Play the role and report."""
     scenario, peer, role, case, placement, seconds, cpus, result, *wires = args
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the runner had it blocked when it started us
     os.sched_setaffinity(0, {int(cpu) for cpu in cpus.split(",")})
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else soft, hard))

@@ -14,14 +14,9 @@ ROOT = Path(__file__).parent.parent.parent
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 
-def bench(*args: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def bench(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "bench" if cwd == ROOT else "l4re_bench", *args],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
+        [sys.executable, "-m", "bench", *args], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
     )
 
 
@@ -66,9 +61,3 @@ def test_the_list_names_scenarios_and_peers() -> None:
     assert done.returncode == 0
     for name in ("throughput", "mp.Pipe", "C spin+futex"):
         assert name in done.stdout
-
-
-def test_an_unknown_scenario_is_refused_with_the_names_there_are() -> None:
-    done = bench("--scenario", "nonsense")
-    assert done.returncode == 2
-    assert "throughput" in done.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
 import signal
 import subprocess
@@ -14,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from l4re.testing import wait_until
-from support.programs import PATIENCE, alive, l4re, running, write
+from support.programs import PATIENCE, alive, l4re, on_a_terminal, running, write
 
 pytestmark = pytest.mark.processes
 
@@ -86,32 +84,6 @@ def test_importing_the_package_is_quick() -> None:
 
 
 # ---- colours ----
-
-
-def on_a_terminal(*words: str | Path, env: dict[str, str] | None = None) -> str:
-    ours, theirs = pty.openpty()
-    try:
-        with subprocess.Popen(
-            [sys.executable, "-m", "l4re", *map(str, words)],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**os.environ, "TERM": "xterm", **(env or {})},
-        ) as process:
-            os.close(theirs)
-            text = b""
-            while True:
-                try:
-                    data = os.read(ours, 4096)
-                except OSError:  # the last user of the other end is gone
-                    break
-                if not data:
-                    break
-                text += data
-        assert process.returncode == 0
-    finally:
-        os.close(ours)
-    return text.decode().replace("\r\n", "\n")
 
 
 COLOURED = "l:start({ log = { 'a', 'yellow' } }, 'rom/hello'):wait() l:start({ log = { 'b', 'G' } }, 'rom/hello')"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PATIENCE", "Outcome", "Rom", "alive", "l4re", "running", "write"]
+__all__ = ["PATIENCE", "Outcome", "Rom", "alive", "l4re", "on_a_terminal", "running", "write"]
 
 PATIENCE = 60.0
 
@@ -39,10 +40,18 @@ def _environment(variables: dict[str, str] | None) -> dict[str, str]:
     return {**kept, **(variables or {})}
 
 
-def l4re(*words: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> Outcome:
+def _command(words: Sequence[str | Path], without: str | None) -> list[str]:
+    """Return the command as it is, or as it is where the module ``without`` is not installed."""
+    code = f"import sys; sys.modules[{without!r}] = None; from l4re.cli import main; sys.exit(main())"
+    return [sys.executable, *(("-c", code) if without else ("-m", "l4re")), *map(str, words)]
+
+
+def l4re(
+    *words: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None, without: str | None = None
+) -> Outcome:
     """Run the command and wait for its end."""
     done = subprocess.run(
-        [sys.executable, "-m", "l4re", *map(str, words)],
+        _command(words, without),
         cwd=cwd,
         env=_environment(env),
         capture_output=True,
@@ -53,6 +62,33 @@ def l4re(*words: str | Path, cwd: Path | None = None, env: dict[str, str] | None
         check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def on_a_terminal(*words: str | Path, env: dict[str, str] | None = None, without: str | None = None) -> str:
+    """Run the command, which must succeed, on a terminal of its own; return what stands there."""
+    ours, theirs = pty.openpty()
+    try:
+        with subprocess.Popen(
+            _command(words, without),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**_environment(None), "TERM": "xterm", **(env or {})},
+        ) as process:
+            os.close(theirs)
+            text = b""
+            while True:
+                try:
+                    data = os.read(ours, 4096)
+                except OSError:  # the last user of the other end is gone
+                    break
+                if not data:
+                    break
+                text += data
+        assert process.returncode == 0
+    finally:
+        os.close(ours)
+    return text.decode().replace("\r\n", "\n")
 
 
 @contextmanager
