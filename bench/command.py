@@ -39,10 +39,12 @@ def main(options: argparse.Namespace) -> int:
         Misused: the options make no sense, or name what there is not.
     """
     if options.list:
-        print(_list())
+        _say(_list())
         return 0
+    for chosen in ("scenario", "peer", "placement"):  # naming one twice changes nothing
+        setattr(options, chosen, list(dict.fromkeys(getattr(options, chosen) or ())))
     for words, known in ((options.scenario, SCENARIOS), (options.peer, PEERS)):
-        for word in words or ():
+        for word in words:
             if word not in known and not options.saved:
                 raise Misused(f"there is no {word!r}; there are: {', '.join(known)}")
     plot = _plot(options)
@@ -58,6 +60,12 @@ def main(options: argparse.Namespace) -> int:
     if plot:
         plot(figures, Path(options.plot))
     return 130 if figures.interrupted and not options.saved else 1 if figures.failed else 0
+
+
+def _say(text: str) -> None:
+    """Print; a sign that standard output does not know must not cost the figures."""
+    encoding = sys.stdout.encoding or "ascii"
+    print(text.encode(encoding, "replace").decode(encoding), flush=True)
 
 
 def _list() -> str:
@@ -150,7 +158,8 @@ def _measured(options: argparse.Namespace) -> Figures:
         fixed_only=options.quick and not options.placement,
     )
     if not plan.total():
-        raise Misused("nothing to measure: no such peer takes part in such a scenario at such a placement")
+        why = "no such peer takes part in such a scenario at such a placement"
+        raise Misused(f"nothing to measure: {why if plan.cpus.offers('two') else why + ', with one core'}")
     figures = Figures(machine(), versions(), effort, missing)
     out = _Output(options, figures)
     progress = progress_of(plan.total())
@@ -186,7 +195,7 @@ class _Output:
 
     def _print(self, text: str) -> None:
         if self._shown and text:
-            print(text, flush=True)
+            _say(text)
 
     def begin(self) -> None:
         self._print(self._report.head())

@@ -7,6 +7,7 @@ look alike.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,11 +92,33 @@ class Figures:
 _KEY = ("scenario", "case", "metric", "placement", "peer", "unit")
 
 
-def _figure(row: dict[str, Any]) -> Figure:
-    values = [row[name] for name in Figure._fields]
-    if not all(isinstance(value, int | float) for value in values):
-        raise TypeError(f"{values} are not all numbers")
-    return Figure._make(values)
+def _number(value: Any) -> Any:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{value!r} is not a number")
+    return value
+
+
+def _words(value: Any) -> dict[str, str]:
+    return {str(key): str(word) for key, word in value.items()}
+
+
+def _figures(saved: Any) -> Figures:
+    machine = dict(saved["machine"])
+    if "used_by_others" in machine:
+        _number(machine["used_by_others"])
+    rows = [
+        Row._make((*(str(row[name]) for name in _KEY), Figure._make(_number(row[name]) for name in Figure._fields)))
+        for row in saved["rows"]
+    ]
+    return Figures(
+        machine,
+        _words(saved.get("versions", {})),
+        Effort(**{name: _number(value) for name, value in saved["effort"].items()}),
+        _words(saved.get("missing", {})),
+        rows,
+        [Failed(**_words(failed)) for failed in saved.get("failed", [])],
+        bool(saved.get("interrupted", False)),
+    )
 
 
 def load(path: Path) -> Figures:
@@ -106,15 +129,6 @@ def load(path: Path) -> Figures:
         NotFigures: it holds something else.
     """
     try:
-        saved = json.loads(path.read_text())
-        return Figures(
-            saved["machine"],
-            saved.get("versions", {}),
-            Effort(**saved["effort"]),
-            saved.get("missing", {}),
-            [Row._make((*(str(row[name]) for name in _KEY), _figure(row))) for row in saved["rows"]],
-            [Failed(**failed) for failed in saved.get("failed", [])],
-            saved.get("interrupted", False),
-        )
-    except (UnicodeDecodeError, json.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
+        return _figures(json.loads(path.read_text("utf-8")))
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise NotFigures(f"{path} holds no figures of a run: {type(error).__name__}: {error}") from error

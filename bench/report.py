@@ -112,7 +112,7 @@ class Report:
         if self._figures.failed:
             lines.append(self._styled(f"{len(self._figures.failed)} failed:", "red"))
             lines += [
-                f"  {' '.join(filter(None, failed[:3]))}: {failed.peer}: {failed.why.splitlines()[-1]}"
+                f"  {' '.join(filter(None, failed[:3]))}: {failed.peer}: {(failed.why.splitlines() or [''])[-1]}"
                 for failed in self._figures.failed
             ]
         if self._figures.interrupted:

@@ -160,10 +160,11 @@ def _repetition(scenario: Scenario, case: str, placement: str, peer: Peer, plan:
             wire.close()
         _wait(workers, patience=30 + 20 * plan.seconds(scenario))
     finally:
-        for wire in chain(*wires.values()):
-            wire.close()
-        for worker in workers:
-            worker.end()
+        with _uninterrupted():
+            for wire in chain(*wires.values()):
+                wire.close()
+            for worker in workers:
+                worker.end()
     pids = {worker.pid for worker in workers}
     if len(pids) != len(roles) or os.getpid() in pids:
         raise _Failure("the roles were not processes of their own")

@@ -23,6 +23,14 @@ def _compiler() -> str | None:
     return shutil.which(os.environ.get("CC", "cc"))
 
 
+def _run(command: list[str], timeout: float) -> str:
+    """Return what it prints."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: status {done.returncode}\n{done.stderr}".rstrip())
+    return done.stdout
+
+
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
     """Lives as long as this process."""
@@ -34,7 +42,7 @@ def _built() -> Path:
     if not binary.exists():
         compiler = _compiler()
         assert compiler is not None
-        subprocess.run([compiler, "-std=c11", "-O2", "-Wall", "-o", str(binary), str(_SOURCE)], check=True)
+        _run([compiler, "-std=c11", "-O2", "-Wall", "-o", str(binary), str(_SOURCE)], 60)
     return binary
 
 
@@ -49,8 +57,7 @@ class _Floor(Program):
 
     def measure(self, scenario: str, case: str, cpus: tuple[int, int], seconds: float) -> dict[str, Summary]:
         command = [str(_built()), self.mode, str(cpus[0]), str(cpus[1]), str(seconds)]
-        out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60 + seconds).stdout
-        return {name: Summary(*values) for name, values in json.loads(out).items()}
+        return {name: Summary(*values) for name, values in json.loads(_run(command, 60 + seconds)).items()}
 
 
 class FloorSpinFutex(_Floor):

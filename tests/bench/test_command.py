@@ -58,12 +58,12 @@ def test_a_peer_that_fails_is_named_and_the_others_go_on(saved: Path) -> None:
     figures = json.loads(saved.read_text())
     (failed,) = figures["failed"]
     assert (failed["scenario"], failed["placement"], failed["peer"]) == ("call", "one", "C futex")
-    assert "returned non-zero exit status 1" in failed["why"]
+    assert re.search("^RuntimeError: .*floor.c: status 1$", failed["why"])
     assert {row["peer"] for row in figures["rows"]} == {"l4re", "mp.Pipe", "page+eventfd"}
     assert {row["scenario"] for row in figures["rows"]} == {"call", "sessions"}
     shown = l4re("bench", "--from", saved)
     assert shown.status == 1
-    assert "1 failed:\n  call one: C futex: CalledProcessError" in shown.out
+    assert "1 failed:\n  call one: C futex: RuntimeError" in shown.out
 
 
 def test_a_peer_that_is_missing_is_named_with_the_reason(tmp_path: Path) -> None:
@@ -85,6 +85,18 @@ def test_a_saved_run_is_shown_again(saved: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.json"
     l4re("bench", "--from", saved, "--json", copy)
     assert json.loads(copy.read_text()) == json.loads(saved.read_text())
+
+
+def test_naming_one_twice_changes_nothing() -> None:
+    run = l4re(*CALL, *CALL[1:], "--json", "-")
+    assert [row["peer"] for row in json.loads(run.out)["rows"]] == ["l4re", "seqpacket"]
+
+
+def test_an_output_that_knows_few_signs_loses_no_figures(saved: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.json"
+    run = l4re("bench", "--from", saved, "--json", copy, env={"PYTHONIOENCODING": "ascii"})
+    assert "raw call, one core" in run.out
+    assert (run.err, copy.exists()) == ("", True)
 
 
 def test_a_plot_is_the_same_file_every_time(saved: Path, tmp_path: Path) -> None:
@@ -186,7 +198,12 @@ def test_misuse_is_told_in_a_line(words: list[str], message: str, tmp_path: Path
         lambda figures: figures.pop("rows"),
         lambda figures: figures["rows"][0].pop("p50"),
         lambda figures: figures["rows"][0].update(p50="fast"),
+        lambda figures: figures["rows"][0].update(p50=float("nan")),
         lambda figures: figures["effort"].update(hours=1),
+        lambda figures: figures["effort"].update(seconds="long"),
+        lambda figures: figures["machine"].update(used_by_others="much"),
+        lambda figures: figures.update(missing=["zmq"]),
+        lambda figures: figures["failed"].append("all of it"),
     ],
 )
 def test_a_file_with_something_else_is_refused(change: Any, saved: Path, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ class Bench:
     """Measure calls, notifications and memory beside pipes, sockets, and other packages.
 
     Everything is measured in one run and in turns, each repetition in fresh processes, every answer checked. What
-    other users of the machine disturb, they disturb for all; compare the ratios. Without options it takes tens of
-    minutes; --quick is there for a first look. Peers that are not installed are named, with the command that
+    other users of the machine disturb, they disturb for all; compare the ratios. Without options it takes an hour
+    or more; --quick is there for a first look. Peers that are not installed are named, with the command that
     brings them: pip install 'pyl4re[bench]'.
 
     At the end stands what this package promises about its speed, beside what was measured. Ctrl-C stops, and keeps
