@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from ..statistics import Summary
@@ -11,6 +11,7 @@ from ..wire import Wire
 
 __all__ = [
     "ANSWER_SIZE",
+    "Attackable",
     "Caller",
     "Calls",
     "Frames",
@@ -71,6 +72,18 @@ class Calls(Peer):
     @abstractmethod
     def connect(self, wire: Wire, work: str) -> Caller:
         """Return a new connection to the server at the other end of the wire."""
+
+
+class Attackable(Calls):
+    """A client of it can be hostile."""
+
+    @abstractmethod
+    def attack(self, wire: Wire, how: str, turns: Iterable[Callable[[], bool]]) -> Iterable[int]:
+        """Connect, and do ``how`` in each of ``turns`` while it lasts; yield how often.
+
+        Hostile: "garbage" in what both share, "flags" flipped, "rings" without end, "silent" requests and going away.
+        Innocent, and as hungry: "calls", and "visits", with a connection for each call.
+        """
 
 
 class Grants(Peer):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 import l4re
 from l4re.cap import export_all, import_all
 
 from ..wire import Wire
+from . import hostile
 from .base import (
+    Attackable,
     Caller,
-    Calls,
     Frames,
     Grants,
     HandsOver,
@@ -120,7 +121,7 @@ def _irq(wire: Wire) -> l4re.Irq:
     return cap
 
 
-class Ours(Calls, Grants, Notifies, Memory, HandsOver, Frames, Spawns):
+class Ours(Attackable, Grants, Notifies, Memory, HandsOver, Frames, Spawns):
     """Sessions, pipes and dataspaces of this package."""
 
     name = "l4re"
@@ -144,6 +145,10 @@ class Ours(Calls, Grants, Notifies, Memory, HandsOver, Frames, Spawns):
             adder.add(0, 0)  # the first call generates the method that is then bound
             return Caller(adder.add, lambda answer: answer, gate.close)
         return Caller(gate.call, lambda answer: answer.data, gate.close)
+
+    def attack(self, wire: Wire, how: str, turns: Iterable[Callable[[], bool]]) -> Iterable[int]:
+        with _gate(wire) as gate:
+            yield from hostile.attacks(gate.fileno(), how, turns)
 
     def serve_grants(self, wire: Wire, what: str, count: int = 1) -> None:
         with l4re.RegistryServer() as server:

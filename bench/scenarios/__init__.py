@@ -10,9 +10,11 @@ from .capability import Capability
 from .frame import Frame
 from .growth import Capabilities, Clients, Size
 from .handover import Handover
+from .hostile import Hostile
 from .idle import Footprint, Idle
 from .irq import Notification
 from .memory import MemoryCycle
+from .polite import Polite
 from .sessions import Sessions
 from .start import Spawn, Start
 from .throughput import Throughput
@@ -25,5 +27,6 @@ SCENARIOS: dict[str, Scenario] = {
     for scenario in (
         RawCall(), TypedCall(), BusyCall(), Capability(), Notification(), MemoryCycle(), Sessions(), Throughput(),
         Handover(), Frame(), Idle(), Footprint(), Size(), Capabilities(), Clients(), Start(), Spawn(),
+        Polite(), Hostile(),
     )
 }  # fmt: skip

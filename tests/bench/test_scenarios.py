@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from l4re_bench.peers import OURS, peer_named
 from l4re_bench.peers.base import Caller, Calls, Publisher, Starts
 from l4re_bench.peers.memory import Memfd
+from l4re_bench.peers.ours import Ours
 from l4re_bench.peers.pipe import MpPipe
 from l4re_bench.run import Effort, Plan, Row, run
 from l4re_bench.scenarios import SCENARIOS, Setting
@@ -28,6 +30,8 @@ METRICS = {
     "frame": {"": True, "last reader": True},
     "start": {"": True},
     "spawn": {"": True, "bare import": True, "over a bare import": True},
+    "polite": {"work share": True, "calls/s": True},
+    "hostile": {"": True, "beside innocent": True, "calls/s": True, "calls share": True},
     "idle": {"wake-ups": False, "processor time": False},
     "footprint": {"MemAvailable": False, "counted": True},
     "size": {"": True},
@@ -53,17 +57,17 @@ def test_a_scenario_runs_with_our_peer(scenario: str, monkeypatch: pytest.Monkey
         assert scenario != "idle" or row.figure.p50 == 0, row
 
 
-def play(scenario: str, peer: Any, case: str | None = None, role: str = "client") -> dict[str, Summary]:
-    """Play the server and one who is wired to it, in processes of their own; raises what the latter raised."""
+def play(scenario: str, peer: Any, case: str | None = None) -> dict[str, Summary]:
+    """Play all roles, in processes of their own; raises what one of them raised."""
     plays = SCENARIOS[scenario]
-    ends = wire_pair()
+    case = plays.cases[0] if case is None else case
+    roles = [role for role in plays.roles(case) if role != "server"]
+    pairs = [wire_pair() for _ in roles]
 
-    def does(role: str, wire: Wire) -> Callable[[Link], None]:
-        setting = Setting(plays.cases[-1] if case is None else case, "one", 0.01, (wire,))
-
+    def does(role: str, *wires: Wire) -> Callable[[Link], None]:
         def body(link: Link) -> None:
             try:
-                link.say(json.dumps(plays.run(role, peer, setting)))
+                link.say(json.dumps(plays.run(role, peer, Setting(case, "one", 0.01, wires))))
             except AssertionError as error:
                 link.say(json.dumps({"error": str(error)}))
 
@@ -71,14 +75,18 @@ def play(scenario: str, peer: Any, case: str | None = None, role: str = "client"
 
     try:
         with processes() as start:
-            start(does("server", ends[0]))
-            said = json.loads(start(does(role, ends[1])).hear())
+            start(does("server", *(here for here, _ in pairs)))
+            children = [start(does(role, there)) for role, (_, there) in zip(roles, pairs, strict=True)]
+            results = []
+            for child in children:
+                said = json.loads(child.hear())
+                if "error" in said:
+                    raise AssertionError(said["error"])
+                results.append({name: Summary(*values) for name, values in said.items()})
     finally:
-        for end in ends:
-            end.close()
-    if "error" in said:
-        raise AssertionError(said["error"])
-    return {name: Summary(*values) for name, values in said.items()}
+        for wire in chain(*pairs):
+            wire.close()
+    return plays.combine(results)
 
 
 class Forger(MpPipe):
@@ -92,10 +100,13 @@ class Forger(MpPipe):
         return caller._replace(value=lambda answer: caller.value(answer) - 1)
 
 
-@pytest.mark.parametrize("scenario", ["sessions", "idle", "footprint", "size", "caps"])
-def test_a_wrong_answer_is_noticed(scenario: str) -> None:
+@pytest.mark.parametrize(
+    ("scenario", "case"),
+    [("sessions", "1"), ("idle", "1"), ("footprint", "1"), ("size", None), ("caps", None), ("polite", None)],
+)
+def test_a_wrong_answer_is_noticed(scenario: str, case: str | None) -> None:
     with pytest.raises(AssertionError):
-        play(scenario, Forger(), "1" if scenario in ("sessions", "idle", "footprint") else None)
+        play(scenario, Forger(), case)
 
 
 class Swindler(Memfd):
@@ -110,10 +121,10 @@ class Swindler(Memfd):
         return publisher._replace(frame=memoryview(bytearray(size)))
 
 
-@pytest.mark.parametrize(("scenario", "role"), [("handover", "client"), ("frame", "reader 1")])
-def test_memory_that_does_not_arrive_is_noticed(scenario: str, role: str) -> None:
+@pytest.mark.parametrize("scenario", ["handover", "frame"])
+def test_memory_that_does_not_arrive_is_noticed(scenario: str) -> None:
     with pytest.raises(AssertionError):
-        play(scenario, Swindler(), SCENARIOS[scenario].cases[0], role)
+        play(scenario, Swindler())
 
 
 class Broken(Starts):
@@ -125,6 +136,22 @@ class Broken(Starts):
 def test_a_program_that_fails_is_noticed() -> None:
     with pytest.raises(AssertionError, match="ended with 3"):
         SCENARIOS["start"].run("client", Broken(), Setting("", "one", 0.01, ()))
+
+
+class Harmless(Ours):
+    """Its attackers do nothing."""
+
+    def attack(self, wire: Wire, how: str, turns: Iterable[Callable[[], bool]]) -> Iterable[int]:
+        wire.receive()
+        for lasts in turns:
+            while lasts():
+                time.sleep(0.001)
+            yield 0
+
+
+def test_an_attack_that_does_not_happen_is_noticed() -> None:
+    with pytest.raises(AssertionError, match="did nothing"):
+        play("hostile", Harmless())
 
 
 class Restless(MpPipe):
