@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,7 +25,7 @@ from l4re import (
     RegistryServer,
     Rights,
 )
-from support.processes import Background, Child, Link, Running, descriptors
+from support.processes import Background, Child, Echo, Link, Running, descriptors
 
 Start = Callable[..., Child]
 processes = pytest.mark.processes
@@ -143,10 +144,10 @@ def test_receive_waits_for_a_trigger_and_no_longer_than_told() -> None:
         with irq.dup() as holder:
             holder.trigger()
             waiting.join()
-        before = time.monotonic()
-        with pytest.raises(IpcTimeout):
-            irq.receive(timeout=0.05)
-        assert time.monotonic() - before >= 0.05
+            before = time.monotonic()
+            with pytest.raises(IpcTimeout):
+                irq.receive(timeout=0.05)
+            assert time.monotonic() - before >= 0.05
 
 
 def test_hand_overs_do_not_stretch_a_timeout() -> None:
@@ -356,6 +357,187 @@ def test_a_forked_holder_and_a_forked_receiver(start: Start) -> None:
             irq.trigger()
 
 
+# ---- nobody is left who could trigger ----
+
+
+def hold(link: Link) -> None:
+    held = link.take()
+    link.say("taken")
+    link.wait_for_end()
+    del held
+
+
+@processes
+@pytest.mark.parametrize("waits", ["before", "after", "in asyncio"])
+def test_a_receiver_learns_that_the_last_holder_was_killed(start: Start, waits: str) -> None:
+    holders = [start(hold) for _ in range(2)]
+    with Irq.create() as irq:
+        for holder in holders:
+            holder.give(irq)
+            assert holder.hear() == "taken"
+        waiting = Background(irq.receive) if waits == "before" else None
+        holders[0].kill()
+        holders[0].join()
+        if waiting is None:
+            with pytest.raises(IpcTimeout):  # one of them lives
+                irq.receive(timeout=0)
+        holders[1].kill()
+        learns: dict[str, Callable[[], object]] = {
+            "before": lambda: waiting and waiting.join(),
+            "after": irq.receive,
+            "in asyncio": lambda: asyncio.run(asyncio.wait_for(irq.wait(), 20)),
+        }
+        with pytest.raises(PeerGone):
+            learns[waits]()
+        with pytest.raises(PeerGone):
+            irq.receive(timeout=0)
+        assert not select.select([irq.fileno()], [], [], 0)[0]
+        holders[1].join()
+
+
+@processes
+def test_what_the_last_holder_triggered_comes_before_its_end(start: Start) -> None:
+    def trigger_and_die(link: Link) -> None:
+        (irq,) = link.take()
+        irq.trigger()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = start(trigger_and_die)
+    with Irq.create() as irq:
+        child.give(irq)
+        child.join()
+        irq.receive()
+        with pytest.raises(PeerGone):
+            irq.receive()
+
+
+@processes
+def test_whoever_was_handed_it_by_the_last_holder_counts(start: Start) -> None:
+    def hand_on(link: Link) -> None:
+        (irq,) = link.take()
+        link.give(irq)
+        link.wait_for_end()
+
+    child, grandchild = start(hand_on), start(hold)
+    with Irq.create() as irq:
+        child.give(irq)
+        (held,) = child.take()  # handed on by the child, and from here to the next one
+        grandchild.give(held)
+        held.close()
+        assert grandchild.hear() == "taken"
+        child.kill()
+        child.join()
+        with pytest.raises(IpcTimeout):
+            irq.receive(timeout=0)
+        grandchild.kill()
+        with pytest.raises(PeerGone):
+            irq.receive(timeout=20)
+        grandchild.join()
+
+
+def test_before_the_first_holder_and_with_the_next_one_a_receiver_waits() -> None:
+    with Irq.create() as irq:
+        for error in (IpcTimeout, PeerGone, PeerGone):
+            with pytest.raises(error):
+                irq.receive(timeout=0)
+            with irq.dup() as holder:
+                with pytest.raises(IpcTimeout):
+                    irq.receive(timeout=0)
+                holder.trigger()
+                irq.receive()
+
+
+def test_who_triggers_its_own_irq_can_go_on_doing_so() -> None:
+    with Irq.create() as irq:
+        irq.trigger()
+        irq.receive()
+        irq.dup().close()
+        with pytest.raises(IpcTimeout):
+            irq.receive(timeout=0)
+        irq.trigger()
+        irq.receive()
+
+
+# ---- a loop that looks often ----
+
+
+def test_a_loop_that_is_looked_at_often_misses_nothing() -> None:
+    """What a look finds is kept until the step that handles it, whatever happens in between."""
+    with RegistryServer() as server:
+        counters = [Counter() for _ in range(3)]
+        irqs = [server.registry.register_irq_obj(counter) for counter in counters]
+        for irq in irqs:
+            irq.trigger()
+        for _ in range(3):
+            assert not server._leaf.idle()
+        assert select.select([server.fileno()], [], [], 0)[0]
+        server.registry.unregister_obj(counters[1])  # what was found of it is not looked at any more
+        assert server.step(0) == 2
+        assert [counter.count for counter in counters] == [1, 0, 1]
+        assert server._leaf.idle()
+        server.stop()
+        assert not server._leaf.idle()
+        assert server.step(0) == 0
+    with pytest.raises(Closed):
+        server.step(0)
+
+
+def test_a_handler_may_end_its_own_registration() -> None:
+    class Once(Counter):
+        def dispatch(self) -> None:
+            super().dispatch()
+            server.registry.unregister_obj(self)
+
+    with RegistryServer() as server:
+        handler, other = Once(), Counter()
+        irq, another = server.registry.register_irq_obj(handler), server.registry.register_irq_obj(other)
+        with irq.dup() as holder:
+            holder.trigger()
+            irq.trigger()
+            another.trigger()
+            while server.step():
+                pass
+            assert (handler.count, other.count) == (1, 1)
+            with pytest.raises(PeerGone):
+                holder.trigger()
+        assert server.loop() is LoopEnd.ORPHANED
+
+
+def test_what_a_handler_raises_beyond_exceptions_ends_the_loop() -> None:
+    class Interrupts(Counter):
+        def dispatch(self) -> None:
+            super().dispatch()
+            raise KeyboardInterrupt
+
+    with RegistryServer() as server:
+        handler = Interrupts()
+        irq = server.registry.register_irq_obj(handler)
+        for n in range(1, 3):
+            irq.trigger()
+            with pytest.raises(KeyboardInterrupt):
+                server.step(None)
+            assert handler.count == n
+        assert server.step(0) == 0
+
+
+@processes
+def test_an_irq_is_heard_between_the_calls_of_a_busy_client(start: Start) -> None:
+    def calls(link: Link) -> None:
+        gate, irq = link.take()
+        for n in range(2000):
+            gate.call(b"x")
+            if n % 10 == 0:
+                irq.trigger()
+
+    child = start(calls)
+    with RegistryServer() as server:
+        counter = Counter()
+        child.give(server.registry.register_obj(Echo()), server.registry.register_irq_obj(counter))
+        assert server.loop() is LoopEnd.ORPHANED
+        assert 1 <= counter.count <= 200
+    child.end()
+
+
 # ---- rights ----
 
 
@@ -438,7 +620,7 @@ def test_a_receiver_gives_back_what_its_holders_left() -> None:
             with irq.dup() as holder:
                 holder.trigger()
             irq.receive(timeout=0)
-        with pytest.raises(IpcTimeout):
+        with pytest.raises(PeerGone):
             irq.receive(timeout=0)
         assert descriptors() == before
 

@@ -13,6 +13,7 @@ from l4re.dataspace import Dataspace
 from l4re.errors import Err, InvalidArgument, NotSupported, OutOfMemory, OutOfRange
 from l4re.factory import MemAlloc
 from l4re.linux import memfd
+from l4re.linux.fd import Fd
 from l4re.linux.memfd import PAGE_SIZE as PAGE
 from l4re.linux.memfd import Seal
 from l4re.linux.memory import MemoryGauge, available
@@ -122,8 +123,8 @@ def test_older_kernels_make_memory_without_the_noexec_seal() -> None:
     fd = os.memfd_create("old", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, PAGE)
     memfd.add_seals(fd, Seal.FIXED_SIZE)
-    with Dataspace(memfd.MemoryFd(fd), PAGE) as ds, RegionMap().attach(ds):
-        assert memfd.validate(fd, size=PAGE, writable=True).seals == Seal.FIXED_SIZE
+    with Dataspace(Fd(fd), PAGE) as ds, RegionMap().attach(ds):
+        assert memfd.validate(fd, size=PAGE, writable=True) == Seal.FIXED_SIZE
 
 
 def test_threads_share_an_allocator() -> None:

@@ -243,33 +243,39 @@ static PyObject *py_trigger(PyObject *self, PyObject *args)
     Py_RETURN_TRUE;
 }
 
-/* Empty a notification pipe. The open file may be shared with whoever made it, so its O_NONBLOCK is not
- * to be relied upon: RWF_NOWAIT, or (before Linux 5.x for pipes) a look at FIONREAD first. */
+int io_drain(int fd, struct drained *found)
+{
+    char bytes[4096];
+    struct iovec iov = {bytes, sizeof bytes};
+    ssize_t got = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
+    if (got < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
+        int there = 0;
+        struct pollfd end = {.fd = fd, .events = POLLIN};
+        if (ioctl(fd, FIONREAD, &there) == 0 && !there && poll(&end, 1, 0) == 1 && !(end.revents & POLLHUP))
+            return -EAGAIN;
+        got = read(fd, bytes, sizeof bytes);
+    }
+    if (got < 0)
+        return errno == EINTR ? -EAGAIN : -errno;
+    *found = (struct drained){.end = got == 0, .control = got == 0 || got == sizeof bytes};
+    for (ssize_t i = 0; i < got; i++) {
+        if (bytes[i] == IO_DERIVE_BYTE)
+            found->control = true;
+        else
+            found->cpu = (unsigned char)bytes[i];
+    }
+    return 0;
+}
+
 static PyObject *py_drain(PyObject *self, PyObject *arg)
 {
     (void)self;
+    struct drained held;
     long fd = PyLong_AsLong(arg);
     if (fd == -1 && PyErr_Occurred())
         return NULL;
-    char bytes[4096];
-    struct iovec iov = {bytes, sizeof bytes};
-    ssize_t got = preadv2((int)fd, &iov, 1, -1, RWF_NOWAIT);
-    if (got < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
-        int there = 0;
-        struct pollfd end = {.fd = (int)fd, .events = POLLIN};
-        if (ioctl((int)fd, FIONREAD, &there) == 0 && !there && poll(&end, 1, 0) == 1 && !(end.revents & POLLHUP))
-            Py_RETURN_NONE;
-        got = read((int)fd, bytes, sizeof bytes);
-    }
-    if (got < 0 && (errno == EAGAIN || errno == EINTR))
-        Py_RETURN_NONE;
-    if (got < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    Py_ssize_t triggers = 0;
-    for (ssize_t i = 0; i < got; i++)
-        triggers += bytes[i] != IO_DERIVE_BYTE;
-    bool control = triggers < got || got == sizeof bytes || got == 0;
-    return Py_BuildValue("nOO", triggers, control ? Py_True : Py_False, got == 0 ? Py_True : Py_False);
+    int result = io_drain((int)fd, &held);
+    return result < 0 && result != -EAGAIN ? raise_errno(-result) : Py_NewRef(Py_None);
 }
 
 /* wait(fds, timeout_ns) -> index of one that is readable, at its end or broken; -1 on timeout.
@@ -366,7 +372,7 @@ static PyMethodDef methods[] = {
     {"send", py_send, METH_VARARGS, "send(fd, data, fds=()) -> bool: False when the queue is full."},
     {"recv", py_recv, METH_O, "recv(fd) -> (data, fds) or None; (b'', ()) at the end. Descriptors arrive guarded."},
     {"trigger", py_trigger, METH_VARARGS, "trigger(fd, byte=1) -> bool: False when the pipe is full."},
-    {"drain", py_drain, METH_O, "drain(fd) -> (triggers, look at the derive socket, end) or None: nothing there."},
+    {"drain", py_drain, METH_O, "drain(fd): empty a notification pipe."},
     {"wait", py_wait, METH_VARARGS, "wait(fds, timeout_ns) -> int: index of a ready one, -1 on timeout."},
     {"memfd_info", py_memfd_info, METH_O, "memfd_info(fd) -> (size, seals, access mode); OSError if it is no memfd on tmpfs."},
     {"what", py_what, METH_O, "what(fd) -> str: seqpacket, pipe-read, pipe-write or other."},

@@ -19,6 +19,9 @@ void leaf_unguard(int fd);
 void leaf_close_guarded(int fd);         /* unguard, then close */
 uint32_t leaf_generation(void);          /* forks between this process and the first */
 
+/* fd.c: descriptors with one owner */
+int leaf_fd_init(PyObject *module);
+
 /* io.c: datagrams with descriptors, pipes, what a descriptor is */
 int leaf_io_init(PyObject *module);
 

@@ -20,7 +20,7 @@
 #include <structmember.h>
 #include <unistd.h>
 
-enum { BATCH = 64, HOT = 64, ROUNDS_PER_EPOLL = 16 };
+enum { BATCH = 64, HOT = 64, ROUNDS_PER_EPOLL = 16, LOOKS_PER_EPOLL = 16, LOOKS_WITHOUT_PAGES = 4 };
 
 typedef struct loop Loop;
 
@@ -30,8 +30,11 @@ typedef struct source {
     Loop *loop;                         /* NULL once closed */
     struct source *next, *previous;     /* the loop's list, which owns a reference */
     PyObject *owner;
-    PyObject *serve, *low;              /* of a session: its owner's function, and that one's first argument */
+    PyObject *serve, *low;              /* of a session: its owner's function, and that one's first argument;
+                                         * of a pipe: what a trigger runs, or NULL */
     int fd;
+    bool pipe;                          /* of notifications: emptied here */
+    struct drained held;                /* what it held, until somebody asks */
     struct page *page;
     struct inbox inbox;
     uint64_t sequence;                  /* of the request being served */
@@ -55,8 +58,13 @@ struct loop {
     int hot_count, cursor, rounds;
     struct epoll_event events[BATCH];
     int event_count, event_next;
+    int pipes;                          /* how many are watched */
+    bool warm;                          /* one was triggered since we last slept: the next may come soon */
+    unsigned trigger_cpu;               /* where that was done */
+    unsigned looks;
+    int found;                          /* events that came while we spun */
     struct spin spin;
-    uint64_t requests, sleeps, polls, rings;
+    uint64_t requests, notified, sleeps, polls, rings;
 };
 
 enum haste { AT_LEISURE, LOOK_ONLY, AT_ONCE };
@@ -116,6 +124,7 @@ static void source_drop(Source *s)
     for (int i = l->event_next; i < l->event_count; i++)
         if (l->events[i].data.ptr == s)
             l->events[i].data.ptr = NULL;
+    l->pipes -= s->pipe;
     if (s->previous)
         s->previous->next = s->next;
     else
@@ -157,7 +166,7 @@ static bool stale(Loop *l)
     return true;
 }
 
-static Source *source_new(Loop *l, int fd, PyObject *owner, struct page *page)
+static Source *source_new(Loop *l, int fd, PyObject *owner, struct page *page, bool pipe)
 {
     Source *s = PyObject_GC_New(Source, source_type);
     if (!s)
@@ -169,6 +178,8 @@ static Source *source_new(Loop *l, int fd, PyObject *owner, struct page *page)
     s->owner = Py_NewRef(owner);
     if (page && (!(s->serve = PyObject_GetAttrString(owner, "serve")) || !(s->low = PyObject_GetAttrString(owner, "low"))))
         PyErr_Clear();                                  /* its requests are for whoever calls next() */
+    if (pipe && !(s->serve = PyObject_GetAttrString(owner, "triggered")))
+        PyErr_Clear();
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = s};
     if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, fd, &event) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -178,6 +189,8 @@ static Source *source_new(Loop *l, int fd, PyObject *owner, struct page *page)
         return NULL;
     }
     s->loop = l;
+    s->pipe = pipe;
+    l->pipes += pipe;
     s->next = l->sources;
     if (l->sources)
         l->sources->previous = s;
@@ -316,6 +329,25 @@ static PyObject *dispatch(Source *s, const struct head *head, bool serving)
     return event;
 }
 
+/* A trigger came: run what is to run, or say that its owner's descriptor is ready. */
+static PyObject *notify(Source *s, bool serving)
+{
+    Loop *l = s->loop;
+    bool nested = l->calling;
+    if (!serving) {
+        s->held.cpu = l->trigger_cpu;
+        return PyTuple_Pack(2, s->owner, Py_None);
+    }
+    PyObject *function = Py_NewRef(s->serve);           /* it may close its own source */
+    l->calling = true;
+    l->notified++;
+    PyObject *result = PyObject_CallNoArgs(function);
+    l->calling = nested;
+    Py_DECREF(function);
+    Py_XDECREF(result);
+    return NULL;
+}
+
 static inline bool posted(Source *s)
 {
     return (atomic_load_explicit(&s->page->state, memory_order_acquire) & 0xff) == POSTED;
@@ -347,13 +379,34 @@ static bool crowded(Loop *l)
     return count > 4 * IO_MAX_FDS;
 }
 
-enum found { NOTHING, REQUEST, READY, ENDED };
+enum found { NOTHING, REQUEST, TRIGGERED, READY, ENDED };
+
+/* Empty a notification pipe. Triggers of a loop that serves them need nobody else's look, all the rest does. */
+static enum found empty(Source *s)
+{
+    struct drained held;
+    int result = io_drain(s->fd, &held);
+    if (result == -EAGAIN)
+        return NOTHING;
+    if (result < 0)                                     /* not a pipe that can be read without waiting: worth nothing */
+        held = (struct drained){.control = true, .end = true};
+    if (held.cpu) {
+        s->loop->warm = true;
+        s->loop->trigger_cpu = held.cpu;
+    }
+    if (s->serve && !held.control)
+        return TRIGGERED;
+    s->held.control |= held.control;
+    s->held.end |= held.end;
+    s->held.cpu |= held.cpu;
+    return READY;
+}
 
 /* What an epoll event means. A request is taken. */
 static enum found handle(Source *s, uint32_t events, struct head *head)
 {
     if (!s->page)
-        return READY;
+        return s->pipe ? empty(s) : READY;
     heat(s);
     for (int packets = 0; packets < BATCH; packets++) { /* wake-ups of requests that were withdrawn */
         char kind = 0;
@@ -451,14 +504,22 @@ static int fetch(Loop *l, int64_t timeout)
     return 0;
 }
 
-/* A source that was closed meanwhile ends the spin: its page must not be looked at for long. */
+/* A source that was closed meanwhile ends the spin: its page must not be looked at for long. Triggers show at
+ * the descriptors only, which takes a system call: now and then, more often if there is nothing else to see. */
 static inline int look_around(void *loop)
 {
     Loop *l = loop;
-    return any_posted(l) ? 1 : l->graves ? -1 : 0;
+    if (any_posted(l))
+        return 1;
+    if (l->graves)
+        return -1;
+    if (!l->pipes || ++l->looks % (l->hot_count ? LOOKS_PER_EPOLL : LOOKS_WITHOUT_PAGES))
+        return 0;
+    l->found = epoll_wait(l->epoll, l->events, BATCH, 0);
+    return l->found > 0;
 }
 
-/* Look at the hot pages for as long as it pays; true: something was posted. */
+/* Look at the hot pages, and for triggers, for as long as it pays; true: there is something. */
 static bool spin(Loop *l, int64_t timeout, int64_t *idle_since)
 {
     bool beside = true;
@@ -466,17 +527,24 @@ static bool spin(Loop *l, int64_t timeout, int64_t *idle_since)
     bury(l);
     for (int i = 0; i < l->hot_count; i++)
         beside &= l->hot[i]->peer_cpu == cpu;
+    if (l->warm)
+        beside &= l->trigger_cpu == (cpu - 1) % IO_CPUS + 1;
+    l->found = 0;
     int seen = spin_until(&l->spin, beside, timeout, idle_since, look_around, l);
+    l->event_next = 0;                                  /* all were handled, or we would not be here */
+    l->event_count = l->found > 0 ? l->found : 0;
     if (!l->graves)
         return seen > 0;
     bury(l);
-    return any_posted(l);
+    return l->event_count || any_posted(l);
 }
 
 /* Wait, at most for `timeout`, for something to be looked at; 1, 0 when there is nothing, or -1. */
 static int await_anything(Loop *l, int64_t timeout, int64_t *idle_since)
 {
-    if (timeout && l->hot_count && spin(l, timeout, idle_since))
+    if (timeout && l->warm && !l->hot_count && fetch(l, 0) == 0 && l->event_count)
+        return 1;
+    if (timeout && (l->hot_count || l->warm) && spin(l, timeout, idle_since))
         return 1;
     if (PyErr_CheckSignals() < 0 || stale(l))           /* a signal handler may fork */
         return -1;
@@ -487,6 +555,7 @@ static int await_anything(Loop *l, int64_t timeout, int64_t *idle_since)
         }
         while (l->hot_count)                            /* flags stay up: they are cold now */
             l->hot[--l->hot_count]->hot = -1;
+        l->warm = false;
         L4RE_POINT("next: looked, not yet asleep");
     }
     if (fetch(l, timeout) < 0)
@@ -510,8 +579,8 @@ static PyObject *next_event(Loop *l, int64_t timeout, bool serving, long most)
         enum found found = look_once(l, &s, &head);
         if (found == READY || found == ENDED)
             return PyTuple_Pack(2, s->owner, found == READY ? Py_None : (PyObject *)s);
-        if (found == REQUEST) {
-            PyObject *event = dispatch(s, &head, serving);
+        if (found == REQUEST || found == TRIGGERED) {
+            PyObject *event = found == REQUEST ? dispatch(s, &head, serving) : notify(s, serving);
             if (event || PyErr_Occurred() || stale(l) || --most == 0)
                 return event;
             if (most > 0)
@@ -598,6 +667,17 @@ static PyObject *loop_settle(Loop *l, PyObject *unused)
     return PyBool_FromLong(there);
 }
 
+/* idle() -> bool: nothing waits, and nobody runs the loop or wants it back; whoever looks often asks this first. */
+static PyObject *loop_idle(Loop *l, PyObject *unused)
+{
+    (void)unused;
+    if (l->inside || l->haste == AT_ONCE || l->hot_count || l->event_next < l->event_count || l->epoll < 0 ||
+        l->generation != leaf_generation())
+        Py_RETURN_FALSE;
+    fetch(l, 0);
+    return PyBool_FromLong(!l->event_count);
+}
+
 /* ---- sources ---- */
 
 static PyObject *loop_watch(Loop *l, PyObject *args)
@@ -606,7 +686,18 @@ static PyObject *loop_watch(Loop *l, PyObject *args)
     PyObject *owner;
     if (!PyArg_ParseTuple(args, "iO:watch", &fd, &owner) || stale(l))
         return NULL;
-    return (PyObject *)source_new(l, fd, owner, NULL);
+    return (PyObject *)source_new(l, fd, owner, NULL, false);
+}
+
+/* watch_pipe(fd, owner) -> Source: a notification pipe, which is emptied here. run() answers plain triggers with
+ * owner.triggered(), if there is one; in all other cases the owner's descriptor is ready, and held() says why. */
+static PyObject *loop_watch_pipe(Loop *l, PyObject *args)
+{
+    int fd;
+    PyObject *owner;
+    if (!PyArg_ParseTuple(args, "iO:watch_pipe", &fd, &owner) || stale(l))
+        return NULL;
+    return (PyObject *)source_new(l, fd, owner, NULL, true);
 }
 
 /* accept(socket, memfd, owner) -> session source; takes the socket if it succeeds, never the memfd. */
@@ -625,7 +716,7 @@ static PyObject *loop_accept(Loop *l, PyObject *args)
         return NULL;
     }
     leaf_guard(sock);
-    Source *s = source_new(l, sock, owner, page);
+    Source *s = source_new(l, sock, owner, page, false);
     if (!s)
         munmap(page, PAGE_BYTES);
     return (PyObject *)s;
@@ -733,6 +824,15 @@ static PyObject *source_close(Source *s, PyObject *unused)
     (void)unused;
     source_drop(s);
     Py_RETURN_NONE;
+}
+
+/* held() -> (triggered, look at the socket beside it, nobody holds the other side): what was taken from a pipe. */
+static PyObject *source_held(Source *s, PyObject *unused)
+{
+    (void)unused;
+    struct drained held = s->held;
+    s->held = (struct drained){0};
+    return PyTuple_Pack(3, held.cpu ? Py_True : Py_False, held.control ? Py_True : Py_False, held.end ? Py_True : Py_False);
 }
 
 /* mirrors(session) -> bool: this is the server half of that session. */
@@ -843,6 +943,7 @@ static PyObject *open_loop(PyObject *module, PyObject *arg)
 static PyMethodDef source_methods[] = {
     {"reply", (PyCFunction)(void (*)(void))source_reply, METH_FASTCALL, "reply(label, words, data, items, fds) -> bool"},
     {"mirrors", (PyCFunction)source_mirrors, METH_O, "mirrors(session) -> bool: both halves are in this process"},
+    {"held", (PyCFunction)source_held, METH_NOARGS, "held() -> (triggered, look at the socket, end): of a pipe"},
     {"close", (PyCFunction)source_close, METH_NOARGS, "close(): leave the loop; a session ends for its client"},
     {NULL, NULL, 0, NULL},
 };
@@ -870,8 +971,10 @@ static PyMethodDef loop_methods[] = {
     {"next", (PyCFunction)loop_next, METH_O, "next(timeout_ns) -> what happened, or None"},
     {"run", (PyCFunction)(void (*)(void))loop_run, METH_FASTCALL, "run(timeout_ns, most) -> what is left to do, or None"},
     {"serve", (PyCFunction)(void (*)(void))loop_serve, METH_FASTCALL, "serve(session, label, words, data, caps)"},
+    {"idle", (PyCFunction)loop_idle, METH_NOARGS, "idle() -> bool: nothing is there; False: it may be, call run()"},
     {"settle", (PyCFunction)loop_settle, METH_NOARGS, "settle() -> bool: raise every flag; True: something is there"},
     {"watch", (PyCFunction)loop_watch, METH_VARARGS, "watch(fd, owner) -> Source"},
+    {"watch_pipe", (PyCFunction)loop_watch_pipe, METH_VARARGS, "watch_pipe(fd, owner) -> Source"},
     {"accept", (PyCFunction)loop_accept, METH_VARARGS, "accept(socket, memfd, owner) -> Source; takes the socket"},
     {"close", (PyCFunction)loop_close, METH_NOARGS, "close(): every session ends"},
     {"fileno", (PyCFunction)loop_fileno, METH_NOARGS, "fileno() -> the epoll descriptor"},
@@ -881,7 +984,6 @@ static PyMethodDef loop_methods[] = {
 
 static PyMemberDef loop_members[] = {
     {"haste", T_INT, offsetof(Loop, haste), 0, "0; 1: run() is not to wait; 2: run() is to return"},
-    {"requests", T_ULONGLONG, offsetof(Loop, requests), READONLY, "requests so far"},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -892,7 +994,21 @@ static PyObject *loop_serving(Loop *l, void *closure)
     return Py_NewRef(l->serving ? l->serving->owner : Py_None);
 }
 
+static PyObject *loop_served(Loop *l, void *closure)
+{
+    (void)closure;
+    return PyLong_FromUnsignedLongLong(l->requests + l->notified);
+}
+
+static PyObject *loop_closed(Loop *l, void *closure)
+{
+    (void)closure;
+    return PyBool_FromLong(l->epoll < 0 || l->generation != leaf_generation());
+}
+
 static PyGetSetDef loop_getset[] = {
+    {"served", (getter)loop_served, NULL, "requests and plain triggers so far", NULL},
+    {"closed", (getter)loop_closed, NULL, "whether it was closed, or is a forked child's copy", NULL},
     {"serving", (getter)loop_serving, NULL, "the owner of the request that is being served, or None", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -41,7 +41,9 @@ M = TypeVar("M", bound=Mapping)
 _PAGE = memfd.PAGE_SIZE
 _CHUNK = 1 << 20
 _ZEROS = memoryview(bytes(_CHUNK))
-_W = int(Rights.W)
+_W, _R = int(Rights.W), int(Rights.R)
+_RO, _RW = Rights.R, Rights.RW
+_DATASPACE = ItemKind.DATASPACE
 _ANY_WRITE = int(Seal.ANY_WRITE)
 
 
@@ -474,11 +476,13 @@ class Dataspace(Capability):
             PermissionDenied: read-write, of memory that was allocated SEALABLE.
             InvalidArgument: ``rights`` lacks R: nothing would arrive.
         """
-        if rights is not None and not rights & Rights.R:
+        if rights is not None and not int(rights) & _R:
             raise InvalidArgument(f"a capability handed over without r is none: {rights.letters()!r}")
         fd = self._use()
         try:
-            if self._writable and (rights is None or int(rights) & _W) and not self._seals() & _ANY_WRITE:
+            wanted = self._writable and (rights is None or int(rights) & _W)
+            # Once it was handed out its seals are settled: what they allowed then they allow for ever.
+            if wanted and (self._handed_out or not self._seals() & _ANY_WRITE):
                 if self._hints.sealable:
                     raise PermissionDenied(
                         "this memory was allocated SEALABLE: handed out read-write it could never be frozen or "
@@ -486,10 +490,9 @@ class Dataspace(Capability):
                     )
                 if not self._handed_out:
                     self._settle_seals(fd)
-                given, granted = fd.dup(), Rights.RW
-            else:
-                given, granted = self.ro._use().dup(), Rights.R
-            return Export(ItemKind.DATASPACE, granted, self._size, (given.fileno(),), owned=(given,))
+                return Export(_DATASPACE, _RW, self._size, (fd.fileno(),), lent=fd)
+            reader = self.ro._use()
+            return Export(_DATASPACE, _RO, self._size, (reader.fileno(),), lent=reader)
         finally:
             del fd
 
@@ -522,9 +525,10 @@ def _import(rights: Rights, value: int, fds: tuple[Fd, ...]) -> Dataspace:
     """Make a dataspace of what arrived; the peer is believed in nothing."""
     if len(fds) != 1:
         raise InvalidArgument(f"a dataspace is one descriptor, {len(fds)} arrived")
-    if not rights & Rights.R:
+    bits = int(rights)
+    if not bits & _R:
         raise InvalidArgument("received a dataspace without the right to read it")
-    writable = bool(rights & Rights.W)
+    writable = bool(bits & _W)
     memfd.validate(fds[0].fileno(), size=value, writable=writable)
     return Dataspace(fds[0], value, writable=writable)
 

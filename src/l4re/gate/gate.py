@@ -156,7 +156,8 @@ class Gate(Capability, leaf.Caller):
         self, session: CallPath, answer: Any, label: int, words: bytes, data: Any, timeout: float | None, oneway: bool
     ) -> Answer:
         """Go on where the leaf got an answer out of the ordinary."""
-        return self._finish(session, answer, label, words, data, (), deadline_after(timeout), oneway)
+        deadline = None if timeout is None else deadline_after(timeout)
+        return self._finish(session, answer, label, words, data, (), deadline, oneway)
 
     def _received(self, answer: Answer) -> Message:
         if answer[0] < 0:

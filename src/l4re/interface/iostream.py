@@ -109,10 +109,11 @@ class Iostream(leaf.Frame):
         """
         cap = capability_of(value)
         if cap is not None:
-            if len(self._out.caps) >= MAX_CAPS or len(self._out.buffer) + self._items(1) > WORD_BYTES:
+            out = self._out
+            if len(out.caps) >= MAX_CAPS or len(out.buffer) + _ITEM * (len(out.caps) + 1) > WORD_BYTES:
                 self._drop("a capability")
             else:
-                self._out.caps.append(cap)
+                out.caps.append(cap)
             return self
         return self.write(value, bytes if isinstance(value, bytearray | memoryview) else type(value))
 
@@ -126,7 +127,7 @@ class Iostream(leaf.Frame):
             return self << value
         before = len(self._out.buffer)
         codec.put(self._out, value)
-        if len(self._out.buffer) + self._items(0) > WORD_BYTES:
+        if len(self._out.buffer) + _ITEM * len(self._out.caps) > WORD_BYTES:
             del self._out.buffer[before:]
             self._drop(shown(value))
         return self
@@ -170,9 +171,6 @@ class Iostream(leaf.Frame):
         """Forget what was written."""
         self._writer = None
         self._long = b""
-
-    def _items(self, more: int) -> int:
-        return _ITEM * (len(self._out.caps) + more)
 
     def _drop(self, what: str) -> None:
         warnings.warn(f"{what} does not fit the 63 words of this message and was dropped", RuntimeWarning, stacklevel=3)

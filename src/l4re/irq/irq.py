@@ -63,10 +63,10 @@ class Irq(Capability):
         """Return a new IRQ: trigger it, hand it out, wait for it."""
         source = IrqSource()
         irq = cls(None, None, Rights.RWSD, source=source)
-        irq._loop = loop = leaf.open_loop(0)
+        irq._loop = loop = leaf.open_loop(-1)
 
         def watch(pin: Pin) -> None:
-            pin.watch = loop.watch(pin.fileno(), pin)
+            pin.watch = loop.watch_pipe(pin.fileno(), pin)
 
         source.on_added = watch
         return irq
@@ -87,11 +87,8 @@ class Irq(Capability):
             PeerGone: nobody can receive it any more.
             Closed: this capability is closed.
         """
-        fd = self._trigger
-        if fd is None:
-            fd = self._own_trigger()
         try:
-            leaf.trigger(fd.fileno(), 1)  # a full pipe is a pending trigger
+            (self._trigger or self._own_trigger()).notify()  # a full pipe is a pending trigger
         except BrokenPipeError:
             raise PeerGone(f"{self!r}: the receiver is gone") from None
 
@@ -117,25 +114,33 @@ class Irq(Capability):
         """Collect what is pending, waiting for a first trigger until then; None: without end."""
         if self.closed:
             raise Closed("this irq is closed")
-        if self._loop is None:
+        loop, source = self._loop, self._source
+        if loop is None or source is None:
             why = "a handler receives it" if self._handled else "this capability can only trigger"
             raise PermissionDenied(f"cannot receive: {why}")
         triggered = False
         for _ in range(ROUNDS):
-            event = self._loop.next(0 if triggered else -1 if deadline is None else nanoseconds_left(deadline))
+            wait = 0 if triggered or source.deserted else -1 if deadline is None else nanoseconds_left(deadline)
+            event = loop.next(wait)
             if event is None:
                 break
             pin: Pin = event[0]
-            hit, gone = pin.drain()
+            hit, gone = pin.look()
             triggered |= hit
             if gone:
-                pin.source.remove(pin)
+                source.remove(pin)
+        if source.deserted and not triggered:
+            raise PeerGone(f"{self!r}: everybody who could trigger it is gone")
         return triggered
 
     def receive(self, timeout: float | None = None) -> None:
         """Wait for a trigger. It returns at once if one is pending.
 
+        Who triggered and ended at once was heard: the end of the last holder is told after all triggers. An IRQ
+        that nobody was given yet, or that was triggered through this very object, is waited for all the same.
+
         Raises:
+            PeerGone: everybody who was given this IRQ is gone, so nobody could trigger it.
             IpcTimeout: none came within ``timeout`` seconds.
             PermissionDenied: this capability can only trigger, or a handler is registered.
         """
@@ -148,6 +153,7 @@ class Irq(Capability):
         """Wait for a trigger in an asyncio program.
 
         Raises:
+            PeerGone: everybody who was given this IRQ is gone, see :meth:`receive`.
             PermissionDenied: this capability can only trigger, or a handler is registered.
         """
         from l4re.linux.readable import readable

@@ -43,27 +43,22 @@ class Pin:
         self.watch: leaf.Source | None = None
 
     def fileno(self) -> int:
-        """The descriptor to watch."""
+        """The descriptor to watch, with ``Loop.watch_pipe``."""
         return self._pipe.fileno()
 
-    def drain(self) -> tuple[bool, bool]:
-        """Take what is there: (it was triggered, the holder is gone). New pins join the source."""
-        try:
-            got = leaf.drain(self._pipe.fileno())
-        except OSError:  # not a pipe that can be read without waiting: worth nothing
-            return False, True
-        if got is None:
-            return False, False
-        triggers, control, end = got
+    def look(self) -> tuple[bool, bool]:
+        """See what the loop found in the pipe: (it was triggered, the holder is gone). New pins join the source."""
+        assert self.watch is not None
+        triggered, control, end = self.watch.held()
         for _ in range(MAX_QUEUED if control else 0):
             try:
                 said = leaf.recv(self._derive.fileno())
             except OSError:
-                return triggers > 0, True  # more than any honest holder sends
+                return triggered, True  # more than any honest holder sends
             if said is None or not said[0]:
-                return triggers > 0, end
+                return triggered, end
             self._adopt(said[0], take(said[1], guarded=True))
-        return triggers > 0, end or control
+        return triggered, end or control
 
     def _adopt(self, data: bytes, fds: tuple[Fd, ...]) -> None:
         message = PortMessage.unpack(data, len(fds) - 1)
@@ -108,12 +103,18 @@ class IrqSource:
         self.pins: set[Pin] = set()
         self.on_added: Callable[[Pin], None] | None = None
         self._closed = False
+        self._ever_held = False
         self._generation = leaf.generation()
 
     @property
     def closed(self) -> bool:
         """Whether nobody receives here any more; so in a forked child, too."""
         return self._closed or self._generation != leaf.generation()
+
+    @property
+    def deserted(self) -> bool:
+        """Whether nobody is left who could trigger, though somebody was given it."""
+        return self._ever_held and not self.pins
 
     def add(self, pin: Pin) -> None:
         """Take a pin in; the receiver hears of it.
@@ -124,6 +125,7 @@ class IrqSource:
         if self.on_added is not None:
             self.on_added(pin)
         self.pins.add(pin)
+        self._ever_held |= pin.counts
         pin.family.members += 1
 
     def remove(self, pin: Pin) -> None:

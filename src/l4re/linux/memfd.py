@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator
 from enum import IntFlag
 from fcntl import F_GETFL, fcntl
-from typing import NamedTuple
 
 from l4re._native import leaf
 from l4re.errors import InvalidArgument, L4Error, NotSupported, OutOfMemory
@@ -20,8 +19,6 @@ from l4re.linux.fd import Fd
 __all__ = [
     "PAGE_SIZE",
     "Mapping",
-    "MemfdInfo",
-    "MemoryFd",
     "Seal",
     "add_seals",
     "create",
@@ -41,6 +38,7 @@ Mapping = leaf.Mapping
 _ADD_SEALS = 1033
 _GET_SEALS = 1034
 _FIXED_SIZE = 0x2 | 0x4
+_ANY_WRITE = 0x8 | 0x10
 _WHAT = "memory"
 _MAX_NAME = 249
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
@@ -59,32 +57,7 @@ class Seal(IntFlag):
     ANY_WRITE = 0x18
 
 
-class MemfdInfo(NamedTuple):
-    """What the kernel says about a memfd."""
-
-    size: int
-    seals: Seal
-    writable: bool
-
-
-class MemoryFd(Fd):
-    """The owner of a memfd made here: what `Fd` does, in fewer steps, since small dataspaces come and go often."""
-
-    __slots__ = ()
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._generation = -1
-        self.what = _WHAT
-
-    def __del__(self, _close: object = os.close) -> None:
-        fd = self._fd
-        if fd >= 0:
-            self._fd = -1
-            _close(fd)  # type: ignore[operator]
-
-
-def create(size: int, name: str = "l4re") -> MemoryFd:
+def create(size: int, name: str = "l4re") -> Fd:
     """Return new zeroed memory of exactly ``size`` bytes whose size nobody can change.
 
     Raises:
@@ -92,7 +65,7 @@ def create(size: int, name: str = "l4re") -> MemoryFd:
         OutOfMemory: the kernel cannot make a file of this size, or has no descriptor left.
     """
     try:
-        return MemoryFd(leaf.memfd(name, size))
+        return Fd(leaf.memfd(name, size), False, _WHAT)
     except ValueError as error:
         raise InvalidArgument(f"the name {name!r} of a dataspace cannot hold a NUL character") from error
     except (OSError, OverflowError) as error:
@@ -222,8 +195,8 @@ def name_of(fd: int) -> str:
     return target.removeprefix("/memfd:").removesuffix(" (deleted)") if target.startswith("/memfd:") else ""
 
 
-def validate(fd: int, *, size: int, writable: bool) -> MemfdInfo:
-    """Return what a received descriptor is, if it is the memory that its sender says.
+def validate(fd: int, *, size: int, writable: bool) -> int:
+    """Return the seals of a received descriptor, if it is the memory that its sender says.
 
     Raises:
         InvalidArgument: it is not; the text says what was wrong.
@@ -239,6 +212,6 @@ def validate(fd: int, *, size: int, writable: bool) -> MemfdInfo:
     if mode != (os.O_RDWR if writable else os.O_RDONLY):
         wanted = "read-write" if writable else "read-only"
         raise InvalidArgument(f"received memory that claims to be {wanted} and is not")
-    if writable and seals & Seal.ANY_WRITE:
+    if writable and seals & _ANY_WRITE:
         raise InvalidArgument("received memory that claims to be writable and is sealed against writing")
-    return MemfdInfo(real, Seal(seals), writable)
+    return seals

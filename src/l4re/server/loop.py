@@ -17,7 +17,6 @@ from l4re.cap import Capability, export_all, import_all
 from l4re.errors import Busy, Closed, Err, InvalidArgument, L4Error
 from l4re.gate.gate import MAX_DATA, Answer
 from l4re.gate.threads import CallPath, enter, this_thread
-from l4re.irq import IrqHandler
 from l4re.linux.clock import deadline_after, nanoseconds_left
 from l4re.linux.eventfd import EventFd
 from l4re.rights import Rights
@@ -103,6 +102,7 @@ class RegistryServer:
         self._stopping = False
         self._closed = False
         self._thread: int | None = None
+        self._running = _Running(self)
         self._known = (0, 0)  # the thread that ran us last, and how many sessions it had opened by then
 
     # ---- for users ----
@@ -119,7 +119,7 @@ class RegistryServer:
     @property
     def closed(self) -> bool:
         """Whether it was closed, or is a forked child's copy: the parent's server stays the parent's."""
-        return self._closed or self._wakeup.closed
+        return self._closed or self._leaf.closed
 
     @property
     def caller(self) -> Caller:
@@ -142,7 +142,7 @@ class RegistryServer:
             Busy: another thread runs it.
         """
         run, handle = self._leaf.run, self._handle
-        with self._running():
+        with self._running:
             while True:
                 event = run(-1, -1)
                 if event is not None:
@@ -159,25 +159,28 @@ class RegistryServer:
 
         On return ``fileno()`` is readable whenever something waits.
         """
-        return self._step(timeout)[0]
+        return 0 if timeout == 0 and self._leaf.idle() else self._step(timeout)[0]
 
     def _step(self, timeout: float | None) -> tuple[int, bool]:
         """How much was handled, and whether stop() was called."""
-        deadline = deadline_after(timeout)
+        deadline = 0 if timeout == 0 else deadline_after(timeout)
+        loop = self._leaf
         handled = others = 0
-        began = self._leaf.requests
-        with self._running():
+        began = loop.served
+        with self._running:
             while handled < STEP:
-                wait = 0 if handled else -1 if deadline is None else nanoseconds_left(deadline)
-                event = self._leaf.run(wait, STEP - handled)
+                wait = 0 if handled or timeout == 0 else -1 if deadline is None else nanoseconds_left(deadline)
+                event = loop.run(wait, STEP - handled)
                 if event is not None:
                     others += len(event) == 2 and event[0] is not self._wakeup
                     self._handle(event)
-                handled = self._leaf.requests - began + others
+                handled = loop.served - began + others
                 if event is None:
                     break
-            stopped, self._stopping = self._stopping, False
-            self._hurry()
+            stopped = self._stopping
+            if stopped:
+                self._stopping = False
+                self._hurry()
         return handled, stopped
 
     async def serve(self) -> LoopEnd:
@@ -250,10 +253,6 @@ class RegistryServer:
         if self.closed:
             forked = not self._closed
             raise Closed("this server belongs to the process before the fork" if forked else "this server is closed")
-
-    def _running(self) -> _Running:
-        self._check()
-        return _Running(self)
 
     def _runs_elsewhere(self) -> bool:
         return self._thread is not None and self._thread != threading.get_ident()
@@ -357,12 +356,6 @@ class RegistryServer:
         log.error("%s", text, exc_info=None if isinstance(error, ValueError) else error)
         return -int(Err.EMSGTOOLONG), b"", text.encode(), 0, None
 
-    def _handle_irq(self, handler: IrqHandler) -> None:
-        try:
-            handler.dispatch()
-        except Exception as error:
-            log.error("%s: an IRQ handler raised an exception", type(handler).__name__, exc_info=error)
-
     # ---- holders ----
 
     def _held(self, change: int) -> None:
@@ -415,6 +408,7 @@ class _Running:
 
     def __enter__(self) -> None:
         server = self._server
+        server._check()
         me = threading.get_ident()
         if server._thread is not None:
             raise Busy("another thread runs this loop" if server._thread != me else "this loop runs already")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from l4re.cap import Capability
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from l4re.server.loop import RegistryServer
 
 __all__ = ["IrqPort", "ObjectRegistry"]
+
+log = logging.getLogger("l4re.server")
 
 
 class ObjectRegistry:
@@ -77,7 +80,7 @@ class ObjectRegistry:
         server = self._server
 
         def watch(pin: Pin) -> None:
-            pin.watch = server._leaf.watch(pin.fileno(), IrqPort(server, pin, handler))
+            pin.watch = server._leaf.watch_pipe(pin.fileno(), IrqPort(server, pin, handler))
             if pin.counts:
                 server._held(1)
 
@@ -139,11 +142,18 @@ class IrqPort:
         self._pin = pin
         self._handler = handler
 
+    def triggered(self) -> None:
+        """Run the handler: the pipe was emptied before, so that a trigger meanwhile is not lost."""
+        try:
+            self._handler.dispatch()
+        except Exception as error:
+            log.error("%s: an IRQ handler raised an exception", type(self._handler).__name__, exc_info=error)
+
     def ready(self) -> None:
-        """Drain first, so that a trigger during the handler is not lost; believe the end last."""
-        triggered, gone = self._pin.drain()
+        """Handle what is out of the ordinary; believe the end last."""
+        triggered, gone = self._pin.look()
         if triggered:
-            self._server._handle_irq(self._handler)
+            self.triggered()
         if gone and not self._pin.source.closed:
             self._pin.source.remove(self._pin)
             if self._pin.counts:

@@ -33,17 +33,17 @@ def pack_item(kind: int, rights: int, nfds: int, value: int) -> bytes:
     return _ITEM.pack(kind, rights, nfds, 0, value)
 
 
-def unpack_item(words: bytes) -> tuple[int, int, int, int]:
-    """Return kind, rights, number of descriptors and value of an item.
+def unpack_item(words: bytes, at: int = 0) -> tuple[int, int, int, int]:
+    """Return kind, rights, number of descriptors and value of the item that begins at byte ``at``.
 
     All four are as hostile as the peer: the kind may be one that `ItemKind` does not know.
 
     Raises:
         MessageTooShort: there are not two whole words.
     """
-    if len(words) < ITEM_BYTES:
-        raise MessageTooShort(f"an item takes {ITEM_BYTES} bytes, there are {len(words)}")
-    kind, rights, nfds, _, value = _ITEM.unpack_from(words)
+    if len(words) - at < ITEM_BYTES:
+        raise MessageTooShort(f"an item takes {ITEM_BYTES} bytes, there are {len(words) - at}")
+    kind, rights, nfds, _, value = _ITEM.unpack_from(words, at)
     return kind, rights, nfds, value
 
 
