@@ -90,11 +90,11 @@ class Verdict(NamedTuple):
 
 def _faster(than: str, bar: float, goal: float) -> Promise:
     ours, theirs = (Key("call", "", "", "two", peer) for peer in (OURS, than))
-    return Promise(f"raw call, two cores: faster than {than}", theirs, bar, goal, ours, at_least=True)
+    return Promise(f"raw call, two cores, faster than {than}", theirs, bar, goal, ours, at_least=True)
 
 
 def _no_slower(what: str, key: Key, than: str, bar: float = 1, goal: float | None = None) -> Promise:
-    return Promise(f"{what}: over {than}", key, bar, goal, key._replace(peer=than))
+    return Promise(f"{what}, over {than}", key, bar, goal, key._replace(peer=than))
 
 
 def _promises() -> Iterator[Promise]:
@@ -116,28 +116,30 @@ def _promises() -> Iterator[Promise]:
     yield _no_slower("IRQ, asleep on the other core", Key("irq", "asleep", "", "two", OURS), "page+eventfd")
     calls = Key("throughput", "", "calls/s", "free", OURS)
     yield Promise("calls of four clients", calls, 250_000, 400_000, at_least=True)
-    yield Promise("slowest of four clients, of the mean", calls._replace(metric="slowest share"), 0.5, at_least=True)
+    yield Promise("slowest of four clients, over the mean", calls._replace(metric="slowest share"), 0.5, at_least=True)
     single = Key("sessions", "1", "", "two", OURS)
     for count in ("64", "256", "1000"):
-        yield Promise(f"one of {count} sessions, over one session", single._replace(case=count), 1.3, 1.1, single)
+        yield Promise(f"one of {count} sessions, over a single one", single._replace(case=count), 1.3, 1.1, single)
     for case in ("16 KiB, all touched", "64 MiB, 2 pages touched", "64 MiB, all touched"):
-        yield _no_slower(f"handing over {case}", Key("handover", case, "", "two", OURS), "SharedMemory", 0.25)
+        yield _no_slower(
+            f"handover, {case.replace(' touched', '')}", Key("handover", case, "", "two", OURS), "SharedMemory", 0.25
+        )
     for readers in ("1 reader", "4 readers"):
         frame, small = (Key("frame", f"{size}, {readers}", "", "two", OURS) for size in ("6 MiB", "64 KiB"))
-        yield Promise(f"a frame of 6 MiB to {readers}, over 64 KiB", frame, 1.3, None, small)
+        yield Promise(f"6 MiB to {readers}, over 64 KiB", frame, 1.3, None, small)
         irq = Key("irq", "asleep", "", "two", OURS)
-        yield Promise(f"a frame of 6 MiB to {readers}, less an IRQ", frame, 5, None, irq, less=True)
+        yield Promise(f"6 MiB to {readers}, less an IRQ", frame, 5, None, irq, less=True)
     start = Key("start", "", "", "one", OURS)
     yield Promise("a program that imports", start, 60_000)
     spawn = start._replace(scenario="spawn", metric="over a bare import")
-    yield Promise("a spawned program's first call, over an import", spawn, 1.25)
+    yield Promise("spawned, until its first call, over an import", spawn, 1.25)
     idle = Key("idle", "1000", "wake-ups", "one", OURS)
     yield Promise("wake-ups of 1000 idle sessions", idle, 0)
     yield Promise("memory of an idle session", idle._replace(scenario="footprint", metric="MemAvailable"), 16, 12)
     for case in ("16 KiB", "64 MiB, all touched"):
         memory = Key("memory", case, "", "one", OURS)
-        yield _no_slower(f"memory, {case}", memory, "memfd+mmap", 1.3)
-        yield _no_slower(f"memory, {case}", memory, "SharedMemory", 0.5)
+        yield _no_slower(f"memory, {case.replace(' touched', '')}", memory, "memfd+mmap", 1.3)
+        yield _no_slower(f"memory, {case.replace(' touched', '')}", memory, "SharedMemory", 0.5)
 
 
 #: In the order of the tables.

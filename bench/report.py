@@ -66,7 +66,7 @@ class Report:
 
     def _line(self, row: Row) -> tuple[str, ...]:
         figure, ratio = row.figure, self._figures.ratio(row)
-        one = figure.p50 == figure.p99 == figure.mean  # a repetition gives one number
+        one = row.unit != "us"  # a repetition gives one number
         return (
             row.peer,
             _number(figure.p50),
@@ -99,8 +99,10 @@ class Report:
         ]
         widths = [max(len(line[column]) for line in lines) for column in range(5)]
         shown = ["", self._styled(_aligned(lines[0], widths), "dim")]
-        colours = {"missed": "red", "met": "yellow", "goal": "green"}
-        shown += [f"{_aligned(line[:-1], widths)}  {self._styled(line[-1], colours[line[-1]])}" for line in lines[1:]]
+        for line, verdict in zip(lines[1:], verdicts, strict=True):
+            done = verdict.word == "goal" or verdict.promise.goal is None
+            colour = "red" if verdict.word == "missed" else "green" if done else "yellow"
+            shown.append(f"{_aligned(line[:-1], widths)}  {self._styled(verdict.word, colour)}")
         met = sum(verdict.word != "missed" for verdict in verdicts)
         shown.append(f"{met} of {len(verdicts)} bars met.")
         return "\n".join(shown)

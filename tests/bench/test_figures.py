@@ -12,6 +12,7 @@ from l4re_bench.bars import PROMISES, Key, Promise, judged
 from l4re_bench.figures import Figures
 from l4re_bench.packages import EXTRA
 from l4re_bench.peers import PEERS
+from l4re_bench.report import Report
 from l4re_bench.run import Effort, Row
 from l4re_bench.scenarios import SCENARIOS
 from l4re_bench.statistics import Figure
@@ -55,6 +56,15 @@ def test_a_ratio_is_judged_within_one_run() -> None:
         "≥ 25x",
     )
     assert faster.promise.figure == Key("call", "", "", "two", "mp.Pipe")
+
+
+def test_tables_are_readable_at_100_columns() -> None:
+    keys = {key for promise in PROMISES for key in (promise.figure, promise.base) if key}
+    found = figures(*(Row(*key, "us", Figure._make([123_456.789] * 7)) for key in sorted(keys)))
+    report = Report(found)
+    text = "\n".join((report.promises(), *map(report.table, found.scenarios())))
+    assert text.count("\n") > len(PROMISES) + len(keys)
+    assert [line for line in text.splitlines() if len(line) > 100] == []
 
 
 def test_cases_that_differ_by_a_number_make_a_line() -> None:
