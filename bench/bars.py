@@ -135,7 +135,12 @@ def _promises() -> Iterator[Promise]:
     yield Promise("spawned, until its first call, over an import", spawn, 1.25)
     idle = Key("idle", "1000", "wake-ups", "one", OURS)
     yield Promise("wake-ups of 1000 idle sessions", idle, 0)
-    yield Promise("memory of an idle session", idle._replace(scenario="footprint", metric="MemAvailable"), 16, 12)
+    yield Promise("memory of an idle session", idle._replace(scenario="footprint", metric="counted"), 16, 12)
+    for case in ("garbage", "flags", "rings", "silent"):
+        for placement in ("two", "one"):
+            honest = Key("hostile", case, "calls share", placement, OURS)
+            what = f"calls beside {case}, over an innocent client, {placement}"
+            yield Promise(what, honest, 0.9, 1, at_least=True)
     for case in ("16 KiB", "64 MiB, all touched"):
         memory = Key("memory", case, "", "one", OURS)
         yield _no_slower(f"memory, {case.replace(' touched', '')}", memory, "memfd+mmap", 1.3)

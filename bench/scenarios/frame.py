@@ -37,6 +37,7 @@ class Frame(Scenario):
     cases: ClassVar[tuple[str, ...]] = tuple(
         f"{size}, {count}" for count in ("1 reader", "4 readers") for size in _SIZES
     )
+    placements: ClassVar[tuple[str, ...]] = ("two", "one")
     stretch = 2
 
     def roles(self, case: str) -> tuple[str, ...]:

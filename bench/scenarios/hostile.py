@@ -25,7 +25,7 @@ class Hostile(Scenario):
     """
 
     name = "hostile"
-    about = "an honest client's calls beside a hostile client, and beside an innocent one with as much load"
+    about = "calls beside a hostile client, and beside an innocent one with as much load"
     needs = Attackable
     cases: ClassVar[tuple[str, ...]] = tuple(_INNOCENTS)
     stretch = 4

@@ -118,15 +118,16 @@ def _ran(pids: Sequence[int]) -> tuple[int, int]:
 class Footprint(_ManySessions):
     """What the machine has less after they were opened: pages, sockets and Python objects of both processes.
 
-    Others take and give back memory meanwhile; "counted" hardly sees them. It is what should be missing from
-    MemAvailable: the pages of the two processes, shared ones once, page tables, and the kernel's slabs. Neither has the
-    inodes of sockets and memfds, some 4 KiB for ours: the kernel holds them to be reclaimable.
+    MemAvailable says it give or take some MiB: others take and give back memory meanwhile, and freed pages that a CPU
+    keeps for itself do not count. "counted" is what should be missing from it: the pages of both processes, shared
+    ones once, their page tables, and the kernel's slabs. Neither has the inodes of sockets and memfds, some 4 KiB
+    for ours: the kernel holds them to be reclaimable.
     """
 
     name = "footprint"
     about = "memory of one of so many idle sessions, both sides together"
     units: ClassVar[dict[str, str]] = {"MemAvailable": "KiB", "counted": "KiB"}
-    stretch = 2
+    stretch = 0.5
 
     def run(self, role: str, peer: Calls, setting: Setting) -> dict[str, Summary]:
         (wire,) = setting.wires
@@ -160,8 +161,10 @@ def _memory(pids: Sequence[int], seconds: float) -> tuple[float, float]:
         time.sleep(seconds / _READINGS)
         machine = _kibibytes("/proc/meminfo")
         left.append(machine["MemAvailable"])
-        pages = sum(_kibibytes(f"/proc/{pid}/smaps_rollup")["Pss"] for pid in pids)
-        counted.append(pages + machine["SUnreclaim"] + machine["PageTables"])
+        pages = sum(
+            _kibibytes(f"/proc/{pid}/smaps_rollup")["Pss"] + _kibibytes(f"/proc/{pid}/status")["VmPTE"] for pid in pids
+        )
+        counted.append(pages + machine["SUnreclaim"])
     return median(left), median(counted)
 
 

@@ -22,7 +22,7 @@ class Polite(Scenario):
     """The busy process counts, alone and beside the pair, in turns. On two cores it shares the client's."""
 
     name = "polite"
-    about = "a busy process beside a calling pair: how much of its work alone it gets done, and the pair's calls"
+    about = "a busy process beside a calling pair: what it gets done of its work alone, and the calls"
     needs = Calls
     stretch = 4
 
