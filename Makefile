@@ -17,7 +17,7 @@ QUIET   = mkdir -p build; dir=$$(mktemp -d build/make.XXXXXX) || exit 1; trap 'r
 help:
 	@echo 'make demo   the shared dataspace example: two programs, one Lua script'
 	@echo 'make test   all tests but the long ones     make lint   ruff, mypy, import-linter'
-	@echo 'make bench  round trips beside peers        make docs   docs/reference from the docstrings'
+	@echo 'make bench  l4re bench: us beside peers     make docs   docs/reference from the docstrings'
 	@echo 'make soak   long tests                      make fuzz   long random tests'
 	@echo 'make model  the sleep/wake protocol, searched exhaustively (needs spin)'
 	@echo 'make sanitize  core tests, the C leaf under ASan and UBSan'
