@@ -364,7 +364,7 @@ def pages() -> dict[str, str]:
 def command() -> str:
     """Return the page of the command line, as its help prints it."""
     parts = ["# The command `l4re`"]
-    for words in ((), ("run",)):
+    for words in ((), ("run",), ("bench",)):
         shown = subprocess.run(
             [sys.executable, "-m", "l4re", *words, "--help"],
             env={"COLUMNS": "100", "PATH": "", "NO_COLOR": "1", "PYTHONPATH": str(SOURCE)},
