@@ -56,7 +56,7 @@ lint: $(LEAF)
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy --no-error-summary
-	$(BIN)/mypy --no-error-summary $(wildcard tests examples bench docs model)
+	$(BIN)/mypy --no-error-summary $(wildcard tests examples docs model)
 	@$(QUIET); echo lint-imports; quiet $(BIN)/lint-imports --no-logo
 
 docs: $(LEAF)
