@@ -10,7 +10,7 @@ import pytest
 
 from l4re_bench.bars import PROMISES, Key, Promise, judged
 from l4re_bench.figures import Figures
-from l4re_bench.packages import EXTRA
+from l4re_bench.packages import EXTRA, INSTALL, how_to_get
 from l4re_bench.peers import PEERS
 from l4re_bench.report import Report
 from l4re_bench.run import Effort, Row
@@ -86,3 +86,11 @@ def test_cases_that_differ_by_a_number_make_a_line() -> None:
 def test_the_extra_brings_what_peers_are_made_of() -> None:
     brought = {re.split("[><=]", text)[0] for text in PROJECT["optional-dependencies"]["bench"]}
     assert brought == {*EXTRA.values(), "rich", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("module", "way"),
+    [("zmq", INSTALL), ("zmq.utils", INSTALL), ("torch", "pip install torch"), ("other", "No module named 'other'")],
+)
+def test_a_missing_package_is_named_with_what_brings_it(module: str, way: str) -> None:
+    assert how_to_get(ModuleNotFoundError(f"No module named {module!r}", name=module)) == way
