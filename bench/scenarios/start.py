@@ -26,7 +26,7 @@ class Start(Scenario):
     name = "start"
     about = "a program that does nothing but import, from its start to its end"
     needs = Starts
-    placements: ClassVar[tuple[str, ...]] = ("one",)
+    placements: ClassVar[tuple[str, ...]] = ("free",)  # one process: on the core that others leave it
     stretch = 4
 
     def roles(self, case: str) -> tuple[str, ...]:
