@@ -346,21 +346,17 @@ static PyObject *py_what(PyObject *self, PyObject *arg)
     if (fstat((int)fd, &about) < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     const char *kind = "other";
-    int flags = fcntl((int)fd, F_GETFL), value = 0;
+    int value = 0;
     socklen_t size = sizeof value;
-    if (flags & O_PATH)
-        kind = "other";
-    else if (S_ISSOCK(about.st_mode)) {
-        struct sockaddr_storage peer;
-        socklen_t length = sizeof peer;
-        if (getsockopt((int)fd, SOL_SOCKET, SO_DOMAIN, &value, &size) == 0 && value == AF_UNIX &&
-            getsockopt((int)fd, SOL_SOCKET, SO_TYPE, &value, &size) == 0 && value == SOCK_SEQPACKET &&
-            (getpeername((int)fd, (struct sockaddr *)&peer, &length) == 0 || errno == ENOTCONN) &&
+    if (S_ISSOCK(about.st_mode)) {                      /* getsockopt refuses an O_PATH descriptor */
+        if (getsockopt((int)fd, SOL_SOCKET, SO_TYPE, &value, &size) == 0 && value == SOCK_SEQPACKET &&
+            getsockopt((int)fd, SOL_SOCKET, SO_DOMAIN, &value, &size) == 0 && value == AF_UNIX &&
             getsockopt((int)fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &size) == 0 && !value)
             kind = "seqpacket";
     } else if (S_ISFIFO(about.st_mode)) {
         struct statfs system;
-        if (fstatfs((int)fd, &system) == 0 && system.f_type == PIPEFS_MAGIC)
+        int flags = fcntl((int)fd, F_GETFL);
+        if (!(flags & O_PATH) && fstatfs((int)fd, &system) == 0 && system.f_type == PIPEFS_MAGIC)
             kind = (flags & O_ACCMODE) == O_RDONLY ? "pipe-read" : (flags & O_ACCMODE) == O_WRONLY ? "pipe-write" : "other";
     }
     return PyUnicode_FromString(kind);

@@ -42,6 +42,9 @@ MAX_WORDS = 63 * 8
 #: Bytes of the long area of one message. More belongs into a dataspace.
 MAX_DATA = leaf.PAGE_LONG
 
+_R = int(Rights.R)
+_GATE = ItemKind.GATE
+
 #: (label, words, long data, capabilities): what a call returns before anybody interprets it.
 Answer = tuple[int, bytes, bytes, tuple[Capability | None, ...]]
 
@@ -87,7 +90,7 @@ class Gate(Capability, leaf.Caller):
         """Take ``port``, the client end of a port that carries ``rights``."""
         self._port = port
         self._rights = rights
-        self._link = link or Link()
+        self._link = link
         self._spares: list[leaf.Session] = []
         self._last_word = ""
 
@@ -282,7 +285,8 @@ class Gate(Capability, leaf.Caller):
     def _open(self, deadline: int | None) -> CallPath:
         """Open a session; the handshake queues in the port if no server runs yet."""
         while True:
-            watch, port = self._link.pidfd, self.fileno()  # anew each time: another thread may have closed it
+            port = self.fileno()  # anew each time: another thread may have closed it
+            watch = self._link.pidfd if self._link is not None else -1
             try:
                 session = leaf.open_session(port, watch)
             except (BrokenPipeError, ConnectionResetError):
@@ -373,13 +377,12 @@ class Gate(Capability, leaf.Caller):
             PeerGone: nobody holds the other side any more.
             Busy: the port's queue is full and no server reads it.
         """
-        weaker = self._rights & (rights | Rights.R if rights is not None else self._rights)
+        weaker = self._rights if rights is None else self._rights & (rights | Rights.R)
         port = self.fileno()
         try:
-            client, server = (
-                Fd(fd, guarded=guarded) for fd, guarded in zip(leaf.channel(), (False, True), strict=True)
-            )
-            with server:
+            ours, theirs = leaf.channel()
+            client = Fd(ours)
+            with Fd(theirs, True) as server:
                 queued = leaf.send(port, PortMessage(PortKind.DERIVE, rights=weaker).pack(), (server.fileno(),))
         except (BrokenPipeError, ConnectionResetError):
             raise self._refusal() from None
@@ -387,7 +390,7 @@ class Gate(Capability, leaf.Caller):
             raise OutOfMemory(f"{self!r}: cannot be handed on now: {error.strerror}") from error
         if not queued:
             raise Busy(f"{self!r}: cannot be handed on, its port is full and no server reads it")
-        return Export(ItemKind.GATE, weaker, 0, (client.fileno(),), owned=(client,))
+        return Export(_GATE, weaker, 0, (client.fileno(),), owned=(client,))
 
     def _key(self) -> Hashable:
         return self.fileno()
@@ -415,7 +418,7 @@ def _check_size(words: bytes, data: Any, caps: Sequence[Capability | None]) -> N
 def _import_gate(rights: Rights, value: int, fds: tuple[Fd, ...]) -> Gate:
     if len(fds) != 1 or leaf.what(fds[0].fileno()) != "seqpacket":
         raise InvalidArgument("what arrived as a gate is not the client end of a port")
-    return Gate(fds[0], rights | Rights.R)
+    return Gate(fds[0], rights if int(rights) & _R else rights | Rights.R)
 
 
 register_kind(ItemKind.GATE, _import_gate)

@@ -25,6 +25,11 @@ from l4re.wire.port import PortKind, PortMessage
 __all__ = ["Irq", "IrqHandler"]
 
 
+_R = int(Rights.R)
+_IRQ = ItemKind.IRQ
+#: What a holder is given, by the bits of what there is.
+_GIVEN = tuple(Rights.RW & Rights(bits) for bits in range(Rights.RWSD + 1))
+
 #: Pins looked at before a receiver hears of what came; a holder that floods cannot keep it from returning.
 ROUNDS = 64
 
@@ -197,14 +202,14 @@ class Irq(Capability):
             PeerGone: nobody can receive it any more.
             Busy: too many were handed on before the receiver looked.
         """
-        weaker = (Rights.RW & self._rights) & (rights | Rights.R if rights is not None else Rights.RW)
+        weaker = _GIVEN[self._rights if rights is None else int(self._rights) & (int(rights) | _R)]
         if self._source is not None:
             if self._source.closed:
                 raise Closed("this irq is closed")
             trigger, derive = self._source.new_holder()
         else:
             trigger, derive = self._derived()
-        return Export(ItemKind.IRQ, weaker, 0, (trigger.fileno(), derive.fileno()), owned=(trigger, derive))
+        return Export(_IRQ, weaker, 0, (trigger.fileno(), derive.fileno()), owned=(trigger, derive))
 
     def _derived(self) -> tuple[Fd, Fd]:
         """Send the receiver a new pipe's read end through our own derive socket."""

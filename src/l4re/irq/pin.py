@@ -147,14 +147,14 @@ class IrqSource:
             read, write = leaf.pipe()
         except OSError as error:
             raise OutOfMemory(f"cannot make a pipe for the IRQ: {error.strerror}") from error
-        pipe, trigger = Fd(read, guarded=True), Fd(write)
+        pipe, trigger = Fd(read, True), Fd(write)
         try:
             client, server = leaf.channel()
         except OSError as error:
             raise OutOfMemory(f"cannot make a socket for the IRQ: {error.strerror}") from error
         derive = Fd(client)
         try:
-            self.add(Pin(self, pipe, Fd(server, guarded=True), counts=counts))
+            self.add(Pin(self, pipe, Fd(server, True), counts=counts))
         except OSError as error:
             raise OutOfMemory(f"cannot watch one more holder of the IRQ: {error.strerror}") from error
         return trigger, derive

@@ -107,8 +107,9 @@ class LocalGate(Gate):
 
     def _new_port(self, rights: Rights, *, label: int = 0, counts: bool = True) -> Fd:
         client, server = leaf.channel()
-        self._binding.open(Fd(server, guarded=True), label, rights, counts=counts)
-        return Fd(client)
+        gate = Fd(client)
+        self._binding.open(Fd(server, True), label, rights, counts=counts)
+        return gate
 
     def mint(self, label: int = 0, rights: Rights = Rights.RWS) -> Gate:
         """Return a new gate to this object whose calls the server sees with ``label`` and ``rights``."""
@@ -137,7 +138,7 @@ class LocalGate(Gate):
 
     def export(self, rights: Rights | None = None) -> Export:
         self._check()
-        weaker = self._rights & (rights | Rights.R if rights is not None else self._rights)
+        weaker = self._rights if rights is None else self._rights & (rights | Rights.R)
         client = self._new_port(weaker)
         return Export(ItemKind.GATE, weaker, 0, (client.fileno(),), owned=(client,))
 

@@ -359,9 +359,12 @@ class RegistryServer:
     # ---- holders ----
 
     def _held(self, change: int) -> None:
-        self._holders += change
-        self._ever_held |= change > 0
-        self._hurry()
+        before = self._holders
+        self._holders = now = before + change
+        if now and not before:
+            self._ever_held = True
+        if not (now and before):
+            self._hurry()
 
     def _orphaned(self) -> bool:
         return self._ever_held and not self._holders
