@@ -11,10 +11,10 @@ from pathlib import Path
 from statistics import median
 from typing import ClassVar
 
-from ..peers.base import Calls, Peer, Program
+from ..peers.base import Calls
 from ..statistics import Summary, scalar
-from .base import Scenario, Setting
-from .sessions import opened, use
+from .base import Setting
+from .sessions import ManySessions, opened, use
 
 __all__ = ["Footprint", "Idle"]
 
@@ -23,24 +23,13 @@ _MOST_SETTLES = 10
 _READINGS = 21
 
 
-class _ManySessions(Scenario):
-    """Server and client with many connections, each used once."""
-
-    needs = Calls
-    cases: ClassVar[tuple[str, ...]] = ("1000",)
-    placements: ClassVar[tuple[str, ...]] = ("one",)
-
-    def takes(self, peer: Peer, case: str, placement: str) -> bool:
-        if isinstance(peer, Program) or not super().takes(peer, case, placement):
-            return False
-        return isinstance(peer, Calls) and peer.connections >= int(case)
-
-
-class Idle(_ManySessions):
+class Idle(ManySessions):
     """A third process looks at both; they wait, and must not run at all meanwhile."""
 
     name = "idle"
     about = "server and client with so many open sessions, doing nothing: how often they ran, both together"
+    cases: ClassVar[tuple[str, ...]] = ("1000",)
+    placements: ClassVar[tuple[str, ...]] = ("one",)
     units: ClassVar[dict[str, str]] = {"wake-ups": "count", "processor time": "ticks"}
     stretch = 4
 
@@ -115,7 +104,7 @@ def _ran(pids: Sequence[int]) -> tuple[int, int]:
     return switches, ticks
 
 
-class Footprint(_ManySessions):
+class Footprint(ManySessions):
     """What the machine has less after they were opened: pages, sockets and Python objects of both processes.
 
     MemAvailable says it give or take some MiB: others take and give back memory meanwhile, and freed pages that a CPU
@@ -126,8 +115,10 @@ class Footprint(_ManySessions):
 
     name = "footprint"
     about = "memory of one of so many idle sessions, both sides together"
+    cases: ClassVar[tuple[str, ...]] = ("1000",)
+    placements: ClassVar[tuple[str, ...]] = ("one",)
     units: ClassVar[dict[str, str]] = {"MemAvailable": "KiB", "counted": "KiB"}
-    stretch = 0.5
+    stretch = 1
 
     def run(self, role: str, peer: Calls, setting: Setting) -> dict[str, Summary]:
         (wire,) = setting.wires

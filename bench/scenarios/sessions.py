@@ -9,7 +9,7 @@ from ..statistics import Summary
 from ..wire import Wire
 from .base import Scenario, Setting, echo_samples, payload
 
-__all__ = ["Sessions", "opened", "use"]
+__all__ = ["ManySessions", "Sessions", "opened", "use"]
 
 
 def use(caller: Caller, n: int) -> None:
@@ -26,19 +26,24 @@ def opened(peer: Calls, wire: Wire, count: int) -> list[Caller]:
     return callers
 
 
-class Sessions(Scenario):
-    """Each connection has been used once before."""
+class ManySessions(Scenario):
+    """A server and a client with so many connections, each used once before; for those who can sleep."""
 
-    name = "sessions"
-    about = "the raw call over one of many open sessions"
     needs = Calls
-    cases: ClassVar[tuple[str, ...]] = ("1", "64", "256", "1000")
-    placements: ClassVar[tuple[str, ...]] = ("two", "one")
 
     def takes(self, peer: Peer, case: str, placement: str) -> bool:
         if isinstance(peer, Program) or not super().takes(peer, case, placement):
             return False
         return isinstance(peer, Calls) and not peer.busy and peer.connections >= int(case)
+
+
+class Sessions(ManySessions):
+    """The one that is used again is in their middle."""
+
+    name = "sessions"
+    about = "the raw call over one of many open sessions"
+    cases: ClassVar[tuple[str, ...]] = ("1", "64", "256", "1000")
+    placements: ClassVar[tuple[str, ...]] = ("two", "one")
 
     def run(self, role: str, peer: Calls, setting: Setting) -> dict[str, Summary]:
         (wire,) = setting.wires
