@@ -7,16 +7,15 @@ import mmap
 import os
 import socket
 from collections.abc import Callable, Sequence, Sized
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
-from multiprocessing.synchronize import Semaphore
-from typing import Any
 
 from ..wire import Wire
 from .base import Caller, Frames, HandsOver, Memory, Publisher, Starts
 from .pipe import accepted, offered
+from .semaphores import made, said, taken
 
-__all__ = ["Memfd", "StdSharedMemory"]
+__all__ = ["Memfd", "StdSharedMemory", "attached"]
 
 Touch = Callable[[memoryview], None]
 Listen = Callable[[Callable[[memoryview], None], Callable[[], bool]], None]
@@ -100,7 +99,7 @@ class Memfd(Memory, HandsOver, Frames):
         return listen
 
 
-def _attached(name: str) -> SharedMemory:
+def attached(name: str) -> SharedMemory:
     """Attach by name.
 
     Until Python 3.13 that registers the memory with this process's resource tracker, which would remove it under its
@@ -137,7 +136,7 @@ class StdSharedMemory(Memory, HandsOver, Frames, Starts):
         connection = offered(wire)
         try:
             while True:
-                memory = _attached(connection.recv_bytes().decode())
+                memory = attached(connection.recv_bytes().decode())
                 seen = look(memory.buf)
                 memory.close()
                 connection.send_bytes(bytes((seen,)))
@@ -160,10 +159,9 @@ class StdSharedMemory(Memory, HandsOver, Frames, Starts):
 
     def publish(self, wires: Sequence[Wire], size: int) -> Publisher:
         memory = SharedMemory(create=True, size=size)
-        semaphores: list[Any] = [get_context("spawn").Semaphore(0) for _ in wires]
+        semaphores = [made() for _ in wires]
         for wire, semaphore in zip(wires, semaphores, strict=True):
-            lock = semaphore._semlock
-            wire.send(json.dumps([memory.name, [-1, lock.kind, lock.maxvalue, lock.name]]).encode())
+            wire.send(json.dumps([memory.name, said(semaphore)]).encode())
         for wire in wires:
             wire.receive()
         frame = memory.buf
@@ -181,10 +179,8 @@ class StdSharedMemory(Memory, HandsOver, Frames, Starts):
 
     def subscribe(self, wire: Wire, size: int) -> Listen:
         name, state = json.loads(wire.receive()[0])
-        memory = _attached(name)
-        semaphore: Any = Semaphore.__new__(Semaphore)
-        semaphore.__setstate__(state)  # as a process that multiprocessing spawns gets it
-        acquire = semaphore.acquire
+        memory = attached(name)
+        acquire = taken(state).acquire
         wire.send(b"ready")
 
         def listen(handle: Callable[[memoryview], None], done: Callable[[], bool]) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from l4re.testing import wait_until
+from l4re_bench.packages import EXTRA
 from l4re_bench.peers import OURS, peer_named
 from l4re_bench.peers.base import Caller, Calls, Publisher, Starts
 from l4re_bench.peers.memory import Memfd
@@ -21,6 +25,7 @@ from l4re_bench.scenarios import SCENARIOS, Setting
 from l4re_bench.statistics import Summary
 from l4re_bench.wire import Wire, wire_pair
 from support.processes import Link, processes
+from support.programs import PATIENCE
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]
 
@@ -55,6 +60,30 @@ def test_a_scenario_runs_with_our_peer(scenario: str, monkeypatch: pytest.Monkey
     for row in rows:
         assert row.figure.p50 > 0 or not METRICS[scenario][row.metric], row
         assert scenario != "idle" or row.figure.p50 == 0, row
+
+
+CALLERS = ("mp.Queue", "SharedMemory+semaphore", "posix_ipc", "zmq", "pynng")
+
+
+@pytest.mark.parametrize("name", CALLERS)
+def test_a_peer_answers_one_and_two_clients_and_leaves_no_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        peer = peer_named(name)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        pytest.skip(f"{error.name} is not installed")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(SCENARIOS["clients"], "cases", ("2 clients",))
+    before = set(os.listdir("/dev/shm"))
+    plan = Plan([SCENARIOS[kind] for kind in ("call", "typed", "clients")], [peer], ["free"], Effort(0.01, 1))
+    results = list(run(plan, lambda what, seconds: None))
+    assert [result for result in results if not isinstance(result, Row)] == []
+    assert {result.scenario for result in results} == {"call", "typed", "clients"}
+    assert list(tmp_path.iterdir()) == []
+    wait_until(lambda: set(os.listdir("/dev/shm")) <= before, PATIENCE)  # others may use it, too
 
 
 def play(scenario: str, peer: Any, case: str | None = None) -> dict[str, Summary]:
