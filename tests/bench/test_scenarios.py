@@ -62,7 +62,7 @@ def test_a_scenario_runs_with_our_peer(scenario: str, monkeypatch: pytest.Monkey
         assert scenario != "idle" or row.figure.p50 == 0, row
 
 
-CALLERS = ("mp.Queue", "SharedMemory+semaphore", "posix_ipc", "zmq", "pynng")
+CALLERS = ("mp.Queue", "SharedMemory+semaphore", "posix_ipc", "zmq", "pynng", "zenoh")
 
 
 @pytest.mark.parametrize("name", CALLERS)
