@@ -20,7 +20,7 @@
 #include <structmember.h>
 #include <unistd.h>
 
-enum { BATCH = 64, HOT = 64, ROUNDS_PER_EPOLL = 16, LOOKS_PER_EPOLL = 16, LOOKS_WITHOUT_PAGES = 4 };
+enum { BATCH = 64, HOT = 64, ROUNDS_PER_EPOLL = 16, LOOKS_PER_EPOLL = 16, LOOKS_WITHOUT_PAGES = 4, YIELD_AFTER = 32, YIELD_REST = 256 };
 
 typedef struct loop Loop;
 
@@ -62,6 +62,7 @@ struct loop {
     bool warm;                          /* one was triggered since we last slept: the next may come soon */
     unsigned trigger_cpu;               /* where that was done */
     unsigned looks;
+    int served_beside;                  /* requests since a client that waits for this very CPU was answered, from 1 */
     int found;                          /* events that came while we spun */
     struct spin spin;
     uint64_t requests, notified, sleeps, polls, rings;
@@ -565,6 +566,14 @@ static int await_anything(Loop *l, int64_t timeout, int64_t *idle_since)
     return l->event_count > 0;
 }
 
+/* A client that was answered on this CPU goes on only when we leave it, which a loop that others keep busy would not
+ * do before its time is up. Unless whoever comes then keeps the CPU: that is no client of ours. */
+static inline void let_clients_run(Loop *l)
+{
+    if (l->served_beside && ++l->served_beside > YIELD_AFTER)
+        l->served_beside = yield_to_others() ? -YIELD_REST : 0;
+}
+
 /* The next thing that Python is to see; NULL without an exception: nothing, or enough was served. With `serving`
  * requests that bring no capabilities are served here, `most` of them; -1: any number. */
 static PyObject *next_event(Loop *l, int64_t timeout, bool serving, long most)
@@ -576,6 +585,7 @@ static PyObject *next_event(Loop *l, int64_t timeout, bool serving, long most)
         if (l->event_next == l->event_count && ++l->rounds > ROUNDS_PER_EPOLL &&
             (PyErr_CheckSignals() < 0 || stale(l) || fetch(l, 0) < 0))
             return NULL;
+        let_clients_run(l);
         enum found found = look_once(l, &s, &head);
         if (found == READY || found == ENDED)
             return PyTuple_Pack(2, s->owner, found == READY ? Py_None : (PyObject *)s);
@@ -780,6 +790,8 @@ static int reply(Source *s, struct outgoing *message)
             io_send(s->fd, "w", 1, NULL, 0);
         }
         result = 1;
+        if (s->peer_cpu == this_cpu() && !s->loop->served_beside)
+            s->loop->served_beside = 1;
     } else if (result == -EAGAIN) {                     /* a client that lets its queue fill gets nothing */
         s->broken = true;
         shutdown(s->fd, SHUT_RDWR);
