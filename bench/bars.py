@@ -112,7 +112,7 @@ def _promises() -> Iterator[Promise]:
     for kind in ("dataspace", "irq", "gate"):
         yield Promise(f"{kind} in a reply, on top", Key("capability", kind, "on top", "two", OURS), 15, 10)
     yield Promise("IRQ, receiver spinning", Key("irq", "spinning", "", "two", OURS), 2.5, 1.5)
-    yield Promise("IRQ, one core", Key("irq", "asleep", "", "one", OURS), 6, 4)
+    yield Promise("IRQ, one core", Key("irq", "in turns", "", "one", OURS), 6, 4)
     yield _no_slower("IRQ, asleep on the other core", Key("irq", "asleep", "", "two", OURS), "page+eventfd")
     calls = Key("throughput", "", "calls/s", "free", OURS)
     yield Promise("calls of four clients", calls, 250_000, 400_000, at_least=True)

@@ -109,7 +109,7 @@ class Iostream(leaf.Frame):
         """
         cap = capability_of(value)
         if cap is not None:
-            out = self._out
+            out = self._writer or self._out
             if len(out.caps) >= MAX_CAPS or len(out.buffer) + _ITEM * (len(out.caps) + 1) > WORD_BYTES:
                 self._drop("a capability")
             else:
@@ -145,7 +145,9 @@ class Iostream(leaf.Frame):
     def answer(self) -> tuple[bytes, bytes, tuple[Capability | None, ...]]:
         """Return what was written: words, long data, capabilities."""
         out = self._writer
-        return (b"", self._long, ()) if out is None else (out.words(), self._long, tuple(out.caps))
+        if out is None:
+            return b"", self._long, ()
+        return out.words() if out.buffer else b"", self._long, tuple(out.caps)
 
     def call(self, cap: Capability | Interface, label: int = 0, timeout: float | None = None) -> Tag:
         """Send what was written, wait for the answer, and let `get` read that. Return its tag.

@@ -86,7 +86,7 @@ class RegistryServer:
 
     One thread runs the loop; ``stop()`` may be called from any thread and from handlers, everything else from
     the loop's thread or while it does not run. ``spin_us`` bounds how long the loop looks at hot sessions
-    before it sleeps (default ``L4RE_SPIN_US`` or 50); the time adapts below that.
+    before it sleeps (default ``L4RE_SPIN_US`` or 100); the time adapts below that.
     """
 
     def __init__(self, *, spin_us: float | None = None, limits: Limits | None = None, env: Env | None = None) -> None:
