@@ -20,7 +20,7 @@
 #include <structmember.h>
 #include <unistd.h>
 
-enum { BATCH = 64, HOT = 64, ROUNDS_PER_EPOLL = 16, LOOKS_PER_TRIGGER = 16, TRIGGERS_PER_EPOLL = 4, QUICK_TRIGGERS = 8, YIELD_AFTER = 32, YIELD_REST = 256 };
+enum { BATCH = 64, HOT = 64, ROUNDS_PER_EPOLL = 16, LOOKS_PER_TRIGGER = 16, TRIGGERS_PER_EPOLL = 4, QUICK_TRIGGERS = 8, YIELD_AFTER = 32, YIELD_REST = 256, OTHERS_GAP_NS = 50000 };
 
 typedef struct loop Loop;
 
@@ -59,6 +59,8 @@ struct loop {
     struct epoll_event events[BATCH];
     int event_count, event_next;
     bool pages_first;                   /* what look_once() looks at first, in turns */
+    bool other;                         /* somebody else's descriptor was ready, and is being seen to */
+    int64_t others_at;                  /* when the next such has its turn, while sessions are hot */
     int pipes;                          /* how many are watched */
     bool warm;                          /* one was triggered since we last slept: the next may come soon */
     unsigned trigger_cpu;               /* where that was done */
@@ -462,6 +464,19 @@ static enum found handle(Source *s, uint32_t events, struct head *head)
     return ENDED;
 }
 
+/* A message to a port may take as long as fifty calls: to open a session, say. Whoever floods us with them must not
+ * keep those waiting who call already, so they go first for a while. It is asked again: plain sources are watched by
+ * level. */
+static inline bool postponed(Loop *l, Source *s)
+{
+    if (s->page || s->pipe || !l->hot_count)
+        return false;
+    if (l->others_at && io_now() < l->others_at)
+        return true;
+    l->other = true;
+    return false;
+}
+
 /* What a look at everything finds first, without waiting; `source` is whose it is. Pages and events take turns: who
  * waits for an answer does not wait until everybody who left is cleared away. */
 static enum found look_once(Loop *l, Source **source, struct head *head)
@@ -472,9 +487,16 @@ static enum found look_once(Loop *l, Source **source, struct head *head)
     }
     if ((l->pages_first = !l->pages_first) && l->event_next < l->event_count && (*source = scan(l, head)))
         return (*source)->broken ? ENDED : REQUEST;
+    if (l->other) {
+        l->other = false;
+        l->others_at = io_now() + OTHERS_GAP_NS;
+    }
     while (l->event_next < l->event_count) {
         struct epoll_event *event = &l->events[l->event_next++];
-        enum found found = event->data.ptr ? handle(*source = event->data.ptr, event->events, head) : NOTHING;
+        Source *s = event->data.ptr;
+        if (!s || postponed(l, s))
+            continue;
+        enum found found = handle(*source = s, event->events, head);
         if (found)
             return found;
     }

@@ -36,7 +36,7 @@ __all__ = ["Caller", "LoopEnd", "RegistryServer"]
 log = logging.getLogger("l4re.server")
 
 #: Rounds that empty the queue of any port, whatever is in it.
-ROUNDS = 64
+ROUNDS = 4096
 
 #: Requests handled in one step before an outer event loop has its turn.
 STEP = 256
