@@ -72,6 +72,15 @@ class Reader:
         self._caps = caps
         self._item = 0
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """How many bytes and capabilities were read; set it to read on from there."""
+        return self._at, self._item
+
+    @position.setter
+    def position(self, position: tuple[int, int]) -> None:
+        self._at, self._item = position
+
     def scalar(self, struct: Struct) -> Any:
         """Return the next number.
 
