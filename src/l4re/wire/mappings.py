@@ -103,8 +103,8 @@ class ReceiveItem(NamedTuple):
     task: int | None = None
 
     @classmethod
-    def single(cls, index: int, *, local_id: bool = False, task: int | None = None) -> ReceiveItem:
-        """Take one capability into the slot ``index``; ``local_id``: or just its label, if it is one of ours.
+    def single(cls, slot: int, *, local_id: bool = False, task: int | None = None) -> ReceiveItem:
+        """Take one capability into ``slot``; ``local_id``: or just its label, if it is one of ours.
 
         Raises:
             InvalidArgument: a local id cannot be forwarded.
@@ -112,8 +112,7 @@ class ReceiveItem(NamedTuple):
         """
         if local_id and task is not None:
             raise InvalidArgument("a local id means nothing to another task; leave out one of the two")
-        slot = Flexpage.make(0, index, 0)
-        return cls(int(slot) | _VALID | local_id << 2 | 2 | (task is not None), None, task)
+        return cls(int(Flexpage.make(0, slot, 0)) | _VALID | local_id << 2 | 2 | (task is not None), None, task)
 
     @classmethod
     def window(cls, fpage: Flexpage, *, hot_spot: int = 0, task: int | None = None) -> ReceiveItem:
@@ -152,7 +151,7 @@ class ReceiveItem(NamedTuple):
         return (self.base, *(each for each in (self.fpage, self.task) if each is not None))
 
     @property
-    def index(self) -> int | None:
+    def slot(self) -> int | None:
         """The slot for a single capability; None for a window."""
         return self.base >> 12 if self.base & 2 else None
 
@@ -162,7 +161,7 @@ class ReceiveItem(NamedTuple):
         return bool(self.base & 4)
 
     def __repr__(self) -> str:
-        where = f"slot {self.index:#x}" if self.index is not None else f"{self.fpage!r}"
+        where = f"slot {self.slot:#x}" if self.slot is not None else f"{self.fpage!r}"
         more = " or its local id" if self.local_id else ""
         return f"<ReceiveItem {where}{more}{'' if self.task is None else f' of task {self.task:#x}'}>"
 

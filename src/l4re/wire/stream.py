@@ -57,8 +57,7 @@ class Writer:
 
     def words(self) -> bytes:
         """Return the bytes, filled up to whole words."""
-        self.align(WORD)
-        return bytes(self.buffer)
+        return bytes(self.buffer) + bytes(-len(self.buffer) & (WORD - 1))
 
 
 class Reader:
