@@ -17,12 +17,11 @@ from l4re.cap import Capability
 from l4re.errors import (
     BadProtocol,
     Closed,
-    InvalidArgument,
+    IpcError,
     IpcTimeout,
     L4Error,
-    MessageTooShort,
     NotImplementedByServer,
-    OutOfRange,
+    OutOfMemory,
     PeerGone,
     WrongType,
 )
@@ -38,6 +37,8 @@ __all__ = ["Answered", "Description", "ObjectOperation", "ObjectProtocol", "desc
 
 #: More interfaces than this are not asked for; who claims more is not believed.
 _MOST: Final = 64
+#: What an object without META answers.
+_NO_META: Final = (BadProtocol, NotImplementedByServer)
 _KINDS: Final = {"dataspace": Proto.DATASPACE, "irq": Proto.IRQ_SENDER, "semaphore": Proto.SEMAPHORE}
 
 
@@ -157,14 +158,13 @@ def _ask(meta: Meta, timeout: float, tell: Callable[[tuple[int, str]], None]) ->
         return Answered.GONE, error.text
     except IpcTimeout as error:
         return Answered.LATE, error.text
-    except (BadProtocol, NotImplementedByServer) as error:
-        return Answered.NO_META if count < 0 else Answered.WRONGLY, error.text
-    except (InvalidArgument, MessageTooShort, OutOfRange) as error:
-        if count >= 0:
-            return Answered.WRONGLY, f"it claims {count} interfaces, and then: {error.text}"
-        return Answered.FAILED, error.text
     except L4Error as error:
-        return Answered.FAILED, f"{error.name}: {error.text}"
+        why = f"{error.name}: {error.text}"
+        if count < 0:
+            return (Answered.NO_META if isinstance(error, _NO_META) else Answered.FAILED), why
+        if isinstance(error, (IpcError, OutOfMemory)):
+            return Answered.FAILED, why
+        return Answered.WRONGLY, f"it claims {count} interfaces, and then: {why}"
     if count > _MOST:
         return Answered.WRONGLY, f"it claims {count} interfaces; these are the first {_MOST}"
     return Answered.YES, "" if count else "it names no protocol"
