@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import Enum
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from l4re.cap import Capability
 from l4re.errors import (
@@ -214,14 +214,16 @@ def _signature(function: Callable[..., Any]) -> str:
 
 
 class _Bare(str):
-    """An annotation that was never evaluated, shown without quotes."""
+    """How an annotation is shown: without the quotes of one that was never evaluated, a class by its name."""
 
     def __repr__(self) -> str:
         return str(self)
 
 
 def _bare(annotation: Any) -> Any:
-    return _Bare(annotation) if isinstance(annotation, str) else annotation
+    if annotation is inspect.Parameter.empty or not isinstance(annotation, (str, type)) or get_args(annotation):
+        return annotation
+    return _Bare(annotation if isinstance(annotation, str) else annotation.__qualname__)
 
 
 def _summary(function: Callable[..., Any]) -> str:
