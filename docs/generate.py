@@ -37,7 +37,7 @@ PAGES = (
     (
         "wire",
         "Message words, bit by bit",
-        ("wire.protocols", "wire.words", "wire.flexpages", "wire.mappings", "wire.timeouts"),
+        ("wire.number", "wire.protocols", "wire.words", "wire.flexpages", "wire.mappings", "wire.timeouts"),
     ),
     ("errors", "Errors", ("errors",)),
 )
@@ -47,6 +47,7 @@ MORE = {
     "Answered": "interface",
     "DataspaceInfo": "dataspace",
     "Factory": "factory.kernel",
+    "Number": "wire.number",
     "ObjectOperation": "interface",
     "ObjectProtocol": "interface",
     "RegionMapStats": "rm",

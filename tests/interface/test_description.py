@@ -119,7 +119,7 @@ def test_an_object_in_another_process_is_described_the_most_derived_protocol_fir
     def serve(link: Link) -> None:
         with RegistryServer() as server:
             local = server.registry.register_obj(Server())
-            link.give(local.mint(rights=Rights.W))  # type: ignore[attr-defined]
+            link.give(local.mint(rights=Rights.W))
             server.loop()
 
     child = start(serve)

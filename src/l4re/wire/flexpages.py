@@ -37,8 +37,8 @@ class Flexpage(Number):
 
     __slots__ = ()
 
-    #: The flexpage that is none.
     INVALID: ClassVar[Flexpage]
+    """The flexpage that is none: 0."""
 
     @classmethod
     def make(cls, kind: int, number: int, order: int, rights: int = 0) -> Self:

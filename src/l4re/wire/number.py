@@ -17,8 +17,8 @@ class Number(int):
 
     __slots__ = ()
 
-    #: How wide it is.
     bits: ClassVar[int] = 64
+    """How wide it is."""
 
     def __new__(cls, number: int = 0) -> Self:
         """Take the number as it is; every one of this width has a meaning.

@@ -26,10 +26,10 @@ class Timeout(Number):
     __slots__ = ()
 
     bits: ClassVar[int] = 16
-    #: Wait for ever.
     NEVER: ClassVar[Timeout]
-    #: Do not wait.
+    """Wait for ever: 0."""
     ZERO: ClassVar[Timeout]
+    """Do not wait: 0x400."""
 
     @classmethod
     def make(cls, mantissa: int, exponent: int) -> Self:
@@ -122,12 +122,14 @@ class Timeouts(Number):
     __slots__ = ()
 
     bits: ClassVar[int] = 32
-    #: Wait for ever, in both phases.
     NEVER: ClassVar[Timeouts]
-    #: Do not wait in either phase, in the one, in the other.
+    """Wait for ever in both phases: 0."""
     BOTH_0: ClassVar[Timeouts]
+    """Do not wait in either phase: 0x04000400."""
     SEND_0: ClassVar[Timeouts]
+    """Do not wait for the receiver, and for ever for the answer: 0x04000000."""
     RECV_0: ClassVar[Timeouts]
+    """Do not wait for an answer, and for ever for the receiver: 0x400."""
 
     @classmethod
     def make(cls, send: int, receive: int) -> Self:
