@@ -136,22 +136,22 @@ class Iostream(leaf.Frame):
             raise WrongType(f"cannot send {shown(value)}: {error}") from None
         out = self._out
         size, caps = len(out.buffer), len(out.caps)
-        why = ""
         try:
             codec.put(out, value)
-            if len(out.caps) > MAX_CAPS:
-                why = f"is one of more than {MAX_CAPS} capabilities"
-            elif len(out.buffer) + _ITEM * len(out.caps) > WORD_BYTES:
-                why = "does not fit the 63 words of this message"
+            fits = len(out.caps) <= MAX_CAPS and len(out.buffer) + _ITEM * len(out.caps) <= WORD_BYTES
         except MessageTooLong:
-            why = "does not fit the 63 words of this message"
+            fits = False
         except BaseException:
             del out.buffer[size:], out.caps[caps:]
             raise
-        if why:
+        if not fits:
             del out.buffer[size:], out.caps[caps:]
             what = "a capability" if codec.shape is Shape.ITEM else shown(value)
-            warnings.warn(f"{what} {why} and was dropped", RuntimeWarning, stacklevel=3)
+            warnings.warn(
+                f"{what} does not fit the 63 words and {MAX_CAPS} capabilities of this message and was dropped",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         return self
 
     def put(self, data: bytes) -> None:
