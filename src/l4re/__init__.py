@@ -31,6 +31,7 @@ from l4re.errors import (
     OutOfRange,
     PeerGone,
     PermissionDenied,
+    ReplyDropped,
     ServerError,
     TryAgain,
     WrongType,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         U16,
         U32,
         U64,
+        Description,
         Epiface,
         Interface,
         Iostream,
@@ -67,12 +69,18 @@ if TYPE_CHECKING:
         cap_cast,
         cap_dynamic_cast,
         cap_reinterpret_cast,
+        describe,
         handle_meta_request,
         rpc,
     )
     from l4re.irq import Irq, IrqHandler
     from l4re.rm import Region, RegionMap
     from l4re.server import Caller, Limits, LoopEnd, ObjectRegistry, PortInfo, RegistryServer
+    from l4re.wire.flexpages import Flexpage, FlexpageKind
+    from l4re.wire.mappings import MapAttributes, Received, ReceivedItem, ReceiveItem, SendItem
+    from l4re.wire.protocols import Proto
+    from l4re.wire.timeouts import Timeout, Timeouts
+    from l4re.wire.words import Words
 else:
     __getattr__, __dir__ = names_on_demand(
         globals(),
@@ -83,11 +91,16 @@ else:
             "l4re.interface": (
                 *("S8", "S16", "S32", "S64", "U8", "U16", "U32", "U64", "Opcode"),
                 *("Epiface", "Interface", "Iostream", "Meta", "Served", "ServerObject", "handle_meta_request", "rpc"),
-                *("cap_cast", "cap_dynamic_cast", "cap_reinterpret_cast"),
+                *("cap_cast", "cap_dynamic_cast", "cap_reinterpret_cast", "Description", "describe"),
             ),
             "l4re.irq": ("Irq", "IrqHandler"),
             "l4re.rm": ("Region", "RegionMap"),
             "l4re.server": ("Caller", "Limits", "LoopEnd", "ObjectRegistry", "PortInfo", "RegistryServer"),
+            "l4re.wire.flexpages": ("Flexpage", "FlexpageKind"),
+            "l4re.wire.mappings": ("MapAttributes", "ReceiveItem", "Received", "ReceivedItem", "SendItem"),
+            "l4re.wire.protocols": ("Proto",),
+            "l4re.wire.timeouts": ("Timeout", "Timeouts"),
+            "l4re.wire.words": ("Words",),
         },
     )
 
@@ -109,11 +122,14 @@ __all__ = [
     "Channel",
     "Closed",
     "Dataspace",
+    "Description",
     "DsFlags",
     "Env",
     "Epiface",
     "Err",
     "Exists",
+    "Flexpage",
+    "FlexpageKind",
     "Gate",
     "Interface",
     "InvalidArgument",
@@ -127,6 +143,7 @@ __all__ = [
     "Limits",
     "Log",
     "LoopEnd",
+    "MapAttributes",
     "MemAlloc",
     "MemAllocFlags",
     "Message",
@@ -144,22 +161,32 @@ __all__ = [
     "PeerGone",
     "PermissionDenied",
     "PortInfo",
+    "Proto",
+    "ReceiveItem",
+    "Received",
+    "ReceivedItem",
     "Region",
     "RegionMap",
     "RegistryServer",
+    "ReplyDropped",
     "Rights",
     "RmFlags",
+    "SendItem",
     "Served",
     "ServerError",
     "ServerObject",
     "Svr",
     "Tag",
     "Task",
+    "Timeout",
+    "Timeouts",
+    "Words",
     "TryAgain",
     "WrongType",
     "cap_cast",
     "cap_dynamic_cast",
     "cap_reinterpret_cast",
+    "describe",
     "env",
     "error_from_code",
     "errtostr",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from l4re._native import leaf
 from l4re.cap import Capability, export_all, import_all
-from l4re.errors import Busy, Closed, Err, InvalidArgument, L4Error
+from l4re.errors import Busy, Closed, Err, InvalidArgument, L4Error, reply_label
 from l4re.gate.gate import MAX_DATA, Answer
 from l4re.gate.threads import CallPath, enter, this_thread
 from l4re.linux.clock import deadline_after, nanoseconds_left
@@ -335,11 +335,15 @@ class RegistryServer:
 
     def _failed(self, binding: Binding, error: Exception) -> Answer:
         """The reply of a handler that raised: a code and, beyond L4Re, words."""
-        if isinstance(error, L4Error):
-            return -int(error.code), b"", str(error).encode(errors="replace")[:MAX_DATA], ()
+        try:
+            text = str(error)
+            if isinstance(error, L4Error):
+                return reply_label(error), b"", text.encode(errors="replace")[:MAX_DATA], ()
+        except Exception:  # a class of the program's own may do anything
+            text = "its text cannot be had"
         name = type(binding.object).__name__
         log.error("%s: a handler raised an exception", name, exc_info=error)
-        text = f"{name} raised {type(error).__name__}: {error}"
+        text = f"{name} raised {type(error).__name__}: {text}"
         return -int(Err.EIO), b"", text.encode(errors="replace")[:MAX_DATA], ()
 
     def _unsendable(self, binding: Binding, answer: Any, error: Exception) -> tuple[int, bytes, bytes, int, None]:

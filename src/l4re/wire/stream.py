@@ -57,8 +57,7 @@ class Writer:
 
     def words(self) -> bytes:
         """Return the bytes, filled up to whole words."""
-        self.align(WORD)
-        return bytes(self.buffer)
+        return bytes(self.buffer) + bytes(-len(self.buffer) & (WORD - 1))
 
 
 class Reader:
@@ -71,6 +70,15 @@ class Reader:
         self._at = 0
         self._caps = caps
         self._item = 0
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """How many bytes and capabilities were read; set it to read on from there."""
+        return self._at, self._item
+
+    @position.setter
+    def position(self, position: tuple[int, int]) -> None:
+        self._at, self._item = position
 
     def scalar(self, struct: Struct) -> Any:
         """Return the next number.
