@@ -87,7 +87,7 @@ def _pack(spec: MethodSpec, server: object, values: tuple[Any, ...]) -> Any:
     """Pack results the plain way; what is wrong with them is the server's own mistake."""
     try:
         return spec.signature().reply.pack(values)
-    except (InvalidArgument, OutOfRange, MissingArgument) as error:
+    except (InvalidArgument, OutOfRange, MissingArgument, PermissionDenied) as error:
         raise TypeError(f"{type(server).__name__}.{spec.name} must keep to its interface. {error.text}") from None
 
 

@@ -157,7 +157,7 @@ def _define(cls: type[Interface], marked: dict[str, FunctionType], names: dict[s
             raise TypeError(f"{where}: without opcodes a protocol has one operation, here are {list(taken.values())}")
         if opcode is not None:
             following = opcode + 1
-        spec = MethodSpec(name, function, cls, cls.protocol, opcode, mark.rights, mark.oneway, names)
+        spec = MethodSpec(name, function, mark, cls, opcode, names)
         spec.define()
         own[name] = spec
         setattr(cls, name, lazy_stub(spec))

@@ -32,12 +32,15 @@ class Mark(NamedTuple):
     opcode: int | None | Auto
     rights: Rights
     oneway: bool
+    default: bool
 
 
 @overload
 def rpc(method: _F, /) -> _F: ...
 @overload
-def rpc(*, opcode: int | None | Auto = AUTO, rights: str | Rights = "", oneway: bool = False) -> Callable[[_F], _F]: ...
+def rpc(
+    *, opcode: int | None | Auto = AUTO, rights: str | Rights = "", oneway: bool = False, default: bool = False
+) -> Callable[[_F], _F]: ...
 def rpc(
     method: _F | None = None,
     /,
@@ -45,16 +48,19 @@ def rpc(
     opcode: int | None | Auto = AUTO,
     rights: str | Rights = "",
     oneway: bool = False,
+    default: bool = False,
 ) -> _F | Callable[[_F], _F]:
     """Make a method of an `Interface` an operation that clients call and servers implement.
 
-    The body is never run; ``raise NotImplementedError`` keeps type checkers content.
+    A body of its own is what a server does that does not implement the operation; the client's side never runs
+    it. A body that is ``...``, or that says ``raise NotImplementedError``, is none: every server implements it.
 
     Args:
         opcode: its number; counts up in order of definition if not given. None: no number travels, and
             the operation is the only one of its protocol.
         rights: what the caller's capability must carry, out of ``"ws"``; else `PermissionDenied`.
         oneway: the client does not wait, and learns of no error.
+        default: the body counts even if there is nothing in it: servers need not implement the operation.
     """
     wanted = Rights.parse(rights) if isinstance(rights, str) else Rights(rights)
     if wanted & ~Rights.RWS:
@@ -65,10 +71,28 @@ def rpc(
     def apply(function: _F) -> _F:
         if not isinstance(function, FunctionType):
             raise TypeError(f"@rpc goes on plain methods, not on a {type(function).__name__}")
-        setattr(function, _MARK, Mark(function, opcode, wanted & ~Rights.R, oneway))
+        body = default or _has_body(function)
+        setattr(function, _MARK, Mark(function, opcode, wanted & ~Rights.R, oneway, body))
         return function
 
     return apply if method is None else apply(method)
+
+
+def _nothing() -> None: ...
+
+
+def _only_words() -> None:
+    """Say something."""
+
+
+_EMPTY: Final = {each.__code__.co_code for each in (_nothing, _only_words)}
+
+
+def _has_body(function: FunctionType) -> bool:
+    while isinstance(within := getattr(function, "__wrapped__", None), FunctionType):
+        function = within
+    code = function.__code__
+    return code.co_code not in _EMPTY and NotImplementedError.__name__ not in code.co_names
 
 
 def mark_of(value: object) -> Mark | None:

@@ -12,7 +12,7 @@ from types import FunctionType, NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from l4re.interface.parameters import Parameter, is_coroutine, parameters_of
-from l4re.rights import Rights
+from l4re.interface.rpc import Mark
 from l4re.wire.codecs import codec_for
 from l4re.wire.marshal import Field, Layout
 
@@ -40,21 +40,20 @@ class MethodSpec:
         self,
         name: str,
         function: FunctionType,
+        mark: Mark,
         owner: type[Interface],
-        protocol: int,
         opcode: int | None,
-        rights: Rights,
-        oneway: bool,
         names: Mapping[str, Any] | None,
     ) -> None:
         """Note what is known when the class is made; ``names``: the local names at that place."""
         self.name = name
         self.function = function
         self.owner = owner
-        self.protocol = protocol
+        self.protocol = owner.protocol
         self.opcode = opcode
-        self.rights = rights
-        self.oneway = oneway
+        self.rights = mark.rights
+        self.oneway = mark.oneway
+        self.default = mark.default
         self.names = names
         self.parameters: tuple[Parameter, ...] = ()
         self.handler: Callable[..., Any] | None = None

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from l4re.wire.codecs import ScalarCodec, Shape
-from l4re.wire.stream import LENGTH
+from l4re.wire.codecs import BlobCodec, ScalarCodec, Shape
 from l4re.wire.tag import MAX_DATA, WORD
 
 if TYPE_CHECKING:
@@ -108,7 +107,8 @@ class Source:
             codec = entry.codec
             if codec.shape is Shape.ITEM:
                 continue
-            code, size = (codec.code, codec.struct.size) if isinstance(codec, ScalarCodec) else ("Q", LENGTH.size)
+            assert isinstance(codec, ScalarCodec | BlobCodec)
+            code, size = codec.code, codec.least
             if runs[-1].blob or size > runs[-1].align:
                 runs.append(Run(align=size))
             if codec.shape is Shape.BLOB:
