@@ -13,7 +13,7 @@ from l4re.interface.proxy import Interface
 from l4re.interface.rpc import rpc
 from l4re.interface.served import Answer, Served
 from l4re.on_demand import names_on_demand
-from l4re.wire.scalars import S8, S16, S32, S64, U8, U16, U32, U64, Opcode
+from l4re.wire.scalars import S8, S16, S32, S64, U8, U16, U32, U64, Length, Opcode
 
 if TYPE_CHECKING:
     from l4re.interface.casts import cap_cast, cap_dynamic_cast, cap_reinterpret_cast
@@ -48,6 +48,7 @@ __all__ = [
     "Epiface",
     "Interface",
     "Iostream",
+    "Length",
     "Meta",
     "Opcode",
     "Served",

@@ -108,7 +108,7 @@ class ArrayCodec(Codec):
 def _frozen(array: NDArray[Any]) -> Dataspace:
     """Return new memory with the elements of ``array``, which nobody can change any more."""
     memory = env().mem_alloc.alloc(array.nbytes, flags=MemAllocFlags.SEALABLE, name="array")
-    memory.write(0, memoryview(array.reshape(-1).view(np.uint8)))
+    memory.write(0, array.reshape(-1).view(np.uint8).data)
     memory.freeze()
     return memory
 

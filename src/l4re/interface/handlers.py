@@ -39,7 +39,7 @@ def compile_handler(spec: MethodSpec) -> Callable[..., Answer]:
             source.line(f"if _l4_rights & {wanted} != {wanted}: raise {source.bind(denied)}(_l4_rights)")
         unpack = f"{source.bind(signature.request.unpack)}(_l4_words, _l4_data, _l4_caps)"
         signature.request.emit_unpack(source, names, unpack)
-        source.line(f"_l4_result = _l4_self.{spec.name}({spec.call_arguments()})")
+        source.line(f"_l4_result = _l4_self.{spec.name}({', '.join(spec.call_arguments())})")
         results = [f"_l4_r{n}" for n in range(len(signature.reply.fields))]
         wrong = source.bind(functools.partial(_wrong, spec))
         if signature.many:

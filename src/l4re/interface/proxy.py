@@ -24,7 +24,7 @@ from l4re.wire.tag import PROTO_EMPTY
 if TYPE_CHECKING:
     from l4re.cap import Capability
 
-__all__ = ["Interface", "interfaces_of", "specs_of"]
+__all__ = ["Interface", "interfaces_of", "specs_of", "tell_apart"]
 
 _RESERVED = frozenset(("aio", "cap", "obj_cap", "on_client_gone", "protocol", "serve_request", "within"))
 
@@ -161,6 +161,7 @@ def _define(cls: type[Interface], marked: dict[str, FunctionType], names: dict[s
         spec.define()
         own[name] = spec
         setattr(cls, name, lazy_stub(spec))
+    tell_apart(cls)
 
 
 def interfaces_of(cls: type[Interface]) -> list[type[Interface]]:
@@ -182,3 +183,21 @@ def specs_of(cls: type[Interface]) -> list[MethodSpec]:
         if issubclass(base, Interface) and not base._l4_server
         for spec in vars(base).get("_l4_specs", {}).values()
     ]
+
+
+def tell_apart(cls: type[Interface]) -> None:
+    """Raise TypeError unless every operation of ``cls`` has a name, and a number in its protocol, of its own."""
+    names: dict[str, MethodSpec] = {}
+    numbers: dict[tuple[int, int | None], MethodSpec] = {}
+    specs = specs_of(cls)[::-1]
+    for spec in specs:
+        for other, what in (
+            (names.setdefault(spec.name, spec), "have the same name"),
+            (numbers.setdefault((spec.protocol, spec.opcode), spec), "have the same protocol and opcode"),
+        ):
+            if other is not spec:
+                raise TypeError(f"{cls.__name__}: {other.where} and {spec.where} {what}")
+    for spec in specs:
+        alone = numbers.get((spec.protocol, None), spec)
+        if alone is not spec:
+            raise TypeError(f"{cls.__name__}: {alone.where} has no opcode, so {spec.where} cannot have its protocol")

@@ -140,6 +140,6 @@ class MethodSpec:
         except TypeError as error:
             raise TypeError(f"{self.where}: {what}: {error}") from None
 
-    def call_arguments(self) -> str:
-        """Return the source text of the arguments, as the server's implementation is called."""
-        return ", ".join(p.name if p.by_place else f"{p.name}={p.name}" for p in self.parameters)
+    def call_arguments(self) -> list[str]:
+        """Return the source text of each argument, as the server's implementation is called."""
+        return [p.name if p.by_place else f"{p.name}={p.name}" for p in self.parameters]

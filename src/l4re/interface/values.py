@@ -1,4 +1,4 @@
-"""Capabilities as typed values (and numpy arrays, which may take one along): items of a message, checked against the annotation.
+"""Capabilities as typed values: items of a message, checked against the annotation.
 
 ``Dataspace`` accepts dataspaces, ``Capability`` any kind, an interface any gate and gives a proxy.
 ``Dataspace | None`` may be void. ``Annotated[Dataspace, Rights.R]`` hands over no more than these rights, and
@@ -124,7 +124,7 @@ def _codec(annotation: Any, notes: tuple[Any, ...]) -> Codec | None:
             raise TypeError(f"{base.__name__} is a server; say the interface it serves")
         return CapabilityCodec(base, optional=optional, rights=_rights_of(base, stated))
     if stated:
-        raise TypeError(f"only capabilities carry rights like {stated[0]!r}, values of type {name_of(annotation)} do not")
+        raise TypeError(f"only capabilities carry rights like {stated[0]!r}, not values of type {name_of(annotation)}")
     if getattr(get_origin(annotation) or annotation, "__module__", "") == "numpy":
         from l4re.interface.arrays import array_codec  # numpy is there, since the annotation is
 

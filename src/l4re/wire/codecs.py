@@ -14,11 +14,10 @@ import functools
 import operator
 import reprlib
 import struct
-import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from struct import Struct
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, get_args, get_origin
 
 from l4re.errors import InvalidArgument, L4Error, MessageTooShort, OutOfRange, WrongType
 from l4re.wire.scalars import S64, Length, SizedInt
@@ -348,8 +347,8 @@ def _make(annotation: Any) -> Codec:
     if codec is not None:
         return codec
     raise TypeError(
-        f"values of type {name_of(annotation)} do not travel; int, U8 to S64, bool, float, str, bytes, enums of integers, "
-        "capabilities and numpy arrays do, dataclasses, lists and tuples of a fixed length of these, and `| None` of each"
+        f"values of type {name_of(annotation)} do not travel; int, U8 to S64, bool, float, str, bytes, enums of "
+        "integers, capabilities and numpy arrays do, and dataclasses, lists, tuples and `| None` of these"
     )
 
 
