@@ -25,12 +25,13 @@ def define(function: Callable[..., Any], **options: Any) -> type[Interface]:
 
 def no_annotation(self, a, b: int) -> int: ...  # type: ignore[no-untyped-def, empty-body] # noqa: ANN001
 def no_result(self, a: int): ...  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
-def a_list(self: object, a: int, b: list[int]) -> None: ...
+def a_set(self: object, a: int, b: set[int]) -> None: ...
+def a_bare_list(self: object, a: list) -> None: ...  # type: ignore[type-arg]
 def a_union(self: object, a: int | str) -> None: ...
 def an_object(self: object, a: object) -> None: ...
 def result_dict(self: object) -> dict[str, int]: ...  # type: ignore[empty-body]
 def endless(self: object) -> tuple[int, ...]: ...  # type: ignore[empty-body]
-def nested(self: object) -> tuple[int, list[str]]: ...  # type: ignore[empty-body]
+def nested(self: object) -> tuple[int, list[set[str]]]: ...  # type: ignore[empty-body]
 def collecting(self: object, *numbers: int) -> None: ...
 def naming(self: object, **numbers: int) -> None: ...
 def ours(self: object, _l4_words: int) -> None: ...
@@ -43,12 +44,13 @@ def many(self: object, *, a: Capability) -> tuple[(Capability,) * 17]: ...  # ty
     [
         (no_annotation, "Calc.add: argument 'a' has no annotation"),
         (no_result, "Calc.add: the result has no annotation"),
-        (a_list, "Calc.add: argument 'b': values of type list[int] do not travel"),
-        (a_union, "Calc.add: argument 'a': values of type int | str"),
+        (a_set, "Calc.add: argument 'b': values of type set[int] do not travel; int, U8 to S64"),
+        (a_bare_list, "Calc.add: argument 'a': a list travels when it is said of what: list[U32]"),
+        (a_union, "Calc.add: argument 'a': values of type int | str do not travel; of unions only `X | None` does"),
         (an_object, "Calc.add: argument 'a': values of type object do not travel"),
         (result_dict, "Calc.add: result: values of type dict[str, int] do not travel"),
         (endless, "Calc.add: the result tuple[int, ...] has no fixed length"),
-        (nested, "Calc.add: result 2: values of type list[str]"),
+        (nested, "Calc.add: result 2: elements: values of type set[str]"),
         (collecting, "Calc.add: *numbers cannot travel"),
         (naming, "Calc.add: *numbers cannot travel"),
         (ours, "'_l4_words'"),
