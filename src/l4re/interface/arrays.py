@@ -49,6 +49,8 @@ class ArrayCodec(Codec):
         self.least = 2
 
     def put(self, out: Writer, value: Any) -> None:
+        if isinstance(value, np.generic):
+            value = np.asarray(value)  # what numpy makes of an array without dimensions at every turn
         if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
             raise self.wrong(value)
         dtype = self.dtype or _TYPES.get(value.dtype.newbyteorder("=").str)
