@@ -62,7 +62,20 @@ def _check(obj: Epiface, spec: MethodSpec) -> None:
 
 def _wanted(spec: MethodSpec) -> str:
     """Return what would be accepted, to be put behind a complaint."""
-    return f"; `def {spec.name}{inspect.signature(spec.function)}` would do"
+    wanted = inspect.signature(spec.function)
+    parameters = [each.replace(annotation=_as_written(each.annotation)) for each in wanted.parameters.values()]
+    wanted = wanted.replace(parameters=parameters, return_annotation=_as_written(wanted.return_annotation))
+    return f"; `def {spec.name}{wanted}` would do"
+
+
+class _Unquoted(str):
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _as_written(annotation: Any) -> Any:
+    """Return an annotation that is shown without quotes."""
+    return _Unquoted(annotation) if isinstance(annotation, str) else annotation
 
 
 def _check_parameters(where: str, spec: MethodSpec, theirs: list[_Parameter]) -> None:
@@ -122,10 +135,12 @@ def _compatible(given: Any, wanted: Any) -> bool:
         return True
     if mine is not theirs:
         return issubclass(mine, theirs) or (theirs is float and issubclass(mine, int))
-    pairs = list(zip(get_args(given), get_args(wanted), strict=False))
+    parts, others = get_args(given), get_args(wanted)
+    if not parts or not others or Ellipsis in others:
+        return True
+    pairs = list(zip(parts, others, strict=False))
     if mine is tuple:
-        same_length = len(get_args(given)) == len(get_args(wanted))
-        return Ellipsis in get_args(wanted) or (same_length and all(_compatible(*pair) for pair in pairs))
+        return len(parts) == len(others) and all(_compatible(*pair) for pair in pairs)
     return all(_compatible(one, other) and _compatible(other, one) for one, other in pairs)
 
 

@@ -375,4 +375,6 @@ def _noted(base: Any, notes: tuple[Any, ...]) -> Codec | None:
 
 def name_of(annotation: Any) -> str:
     """Return how messages call an annotation."""
+    if annotation in (None, type(None)):
+        return "None"
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
