@@ -188,6 +188,44 @@ def test_an_interface_may_speak_of_itself_and_of_later_ones() -> None:
         First(gate).other()
 
 
+def test_dataclasses_may_be_local_as_well() -> None:
+    @dataclass
+    class Inner:
+        number: U8
+
+    @dataclass
+    class Outer:
+        inner: Inner
+        more: list[Inner]
+
+    class Local(Interface):
+        @rpc
+        def turn(self, outer: Outer) -> Inner:
+            raise NotImplementedError
+
+        @rpc
+        def later(self, outer: NotYet) -> None:
+            raise NotImplementedError
+
+    @dataclass
+    class NotYet:
+        number: U8
+
+    class Server(Local, Epiface):
+        def turn(self, outer: Outer) -> Inner:
+            return outer.inner
+
+        def later(self, outer: NotYet) -> None:
+            pass
+
+    local = Local(FakeGate(Server()))
+    assert local.turn(Outer(Inner(1), [Inner(2)])) == Inner(1)
+    with pytest.raises(
+        TypeError, match=r"Local\.later: name 'NotYet' is not defined in the annotation of argument 'outer'"
+    ):
+        local.later(NotYet(1))
+
+
 class Early(Interface):
     @rpc
     def later(self, other: Late) -> None:

@@ -125,10 +125,16 @@ class Iostream(leaf.Frame):
             raise WrongType(f"cannot send {shown(value)}: {error}") from None
         if codec.shape is Shape.ITEM:
             return self << value
-        before = len(self._out.buffer)
-        codec.put(self._out, value)
-        if len(self._out.buffer) + _ITEM * len(self._out.caps) > WORD_BYTES:
-            del self._out.buffer[before:]
+        out = self._out
+        size, caps = len(out.buffer), len(out.caps)
+        whole = False
+        try:
+            codec.put(out, value)
+            whole = len(out.buffer) + _ITEM * len(out.caps) <= WORD_BYTES and len(out.caps) <= MAX_CAPS
+        finally:
+            if not whole:
+                del out.buffer[size:], out.caps[caps:]
+        if not whole:
             self._drop(shown(value))
         return self
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_typ
 
 from l4re.interface.parameters import Parameter, is_coroutine, parameters_of
 from l4re.interface.rpc import Mark
-from l4re.wire.codecs import codec_for
+from l4re.wire.codecs import codec_for, scope
 from l4re.wire.marshal import Field, Layout
 
 if TYPE_CHECKING:
@@ -107,6 +107,14 @@ class MethodSpec:
         return "an annotation"
 
     def _resolve(self) -> None:
+        before = scope.set(self.names)
+        try:
+            self._signature = self._read()
+        finally:
+            scope.reset(before)
+        self.names = None
+
+    def _read(self) -> Signature:
         hints = get_type_hints(self.function, localns=self.names, include_extras=True)
         arguments = []
         for parameter in self.parameters:
@@ -129,10 +137,8 @@ class MethodSpec:
             results = [self._field("result", returns)]
         if self.oneway and (results or many):
             raise TypeError(f"{self.where}: a oneway operation has no answer, so its result must be None")
-        self._signature = Signature(
-            Layout(self.where, arguments, self.opcode), Layout(self.where, results), many, dict(hints)
-        )
-        self.names = None
+        request, reply = Layout(self.where, arguments, self.opcode), Layout(self.where, results)
+        return Signature(request, reply, many, dict(hints))
 
     def _field(self, what: str, annotation: Any) -> Field:
         try:

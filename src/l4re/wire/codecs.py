@@ -15,7 +15,8 @@ import operator
 import reprlib
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from struct import Struct
 from typing import Annotated, Any, Final, get_args, get_origin
 
@@ -36,6 +37,7 @@ __all__ = [
     "codec_for",
     "name_of",
     "register_codec",
+    "scope",
     "shown",
     "within",
 ]
@@ -302,6 +304,8 @@ class BytesCodec(BlobCodec):
 
 _INT = ScalarCodec("int", S64.format, -(1 << 63), (1 << 63) - 1)  # type: ignore[attr-defined]
 _known: dict[object, Codec] = {int: _INT, bool: BoolCodec(), float: FloatCodec(), str: StrCodec(), bytes: BytesCodec()}
+#: Local names of the place where an annotation stands; a dataclass defined there may need them.
+scope: ContextVar[Mapping[str, Any] | None] = ContextVar("scope", default=None)
 _makers: list[Callable[[Any, tuple[Any, ...]], Codec | None]] = []
 
 

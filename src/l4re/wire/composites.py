@@ -18,7 +18,7 @@ from struct import Struct
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from l4re.errors import InvalidArgument, L4Error, MessageTooShort
-from l4re.wire.codecs import BoolCodec, Codec, EnumCodec, ScalarCodec, name_of, within
+from l4re.wire.codecs import BoolCodec, Codec, EnumCodec, ScalarCodec, name_of, scope, within
 from l4re.wire.scalars import U16, Length
 from l4re.wire.stream import Reader, Writer
 
@@ -233,6 +233,13 @@ def _inner(place: str, annotation: Any, codec_for: _CodecFor) -> Codec:
         raise TypeError(f"{place} {error}") from None
 
 
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls, include_extras=True)
+    except NameError:
+        return get_type_hints(cls, localns={**(scope.get() or {})}, include_extras=True)
+
+
 #: Dataclasses whose members are being looked at, the outermost first.
 _around: ContextVar[tuple[type[Any], ...]] = ContextVar("around", default=())
 
@@ -242,7 +249,7 @@ def _dataclass(cls: type[Any], codec_for: _CodecFor) -> Codec:
         raise TypeError(f"{cls.__name__} contains itself, and what has no stated depth does not travel")
     inside = _around.set((*_around.get(), cls))
     try:
-        hints = get_type_hints(cls, include_extras=True)
+        hints = _hints(cls)
         members = []
         for field in cls.__dataclass_fields__.values():
             place = f"field {field.name!r}"
