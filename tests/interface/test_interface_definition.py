@@ -14,6 +14,7 @@ from l4re.cap import Capability
 from l4re.dataspace import Dataspace
 from l4re.errors import InvalidArgument
 from l4re.interface import U8, Epiface, Interface, Iostream, Length, ServerObject, check_implementation, rpc
+from l4re.interface.rpc import mark_of
 from l4re.rights import Rights
 from l4re.wire.tag import PROTO_EMPTY
 
@@ -443,6 +444,51 @@ def test_an_operation_with_a_body_need_not_be_implemented() -> None:
     Defaults(FakeGate(server)).note("x")
     assert server.noted == "x"
     assert Least().may(1) == 2  # called directly, too
+
+
+def words_only(self: object) -> None:
+    """Say something."""
+
+
+def words_and_dots(self: object) -> None:
+    """Say something."""
+    ...  # noqa: PIE790
+
+
+def raising(self: object, number: int) -> None:
+    """Say something."""
+    raise NotImplementedError("soon")
+
+
+def a_number(self: object) -> int:
+    """Say something."""
+    return 1
+
+
+def a_text(self: object) -> str:
+    return "text"
+
+
+def an_argument(self: object, number: int) -> int:
+    return number
+
+
+@pytest.mark.parametrize("function", [fine, words_only, words_and_dots, raising])
+def test_a_body_without_anything_in_it_is_none(function: Callable[..., Any]) -> None:
+    for each in (function, functools.wraps(function)(lambda self: function(self))):
+        mark = mark_of(rpc(each))
+        assert mark is not None
+        assert not mark.default
+    mark = mark_of(rpc(default=True)(function))
+    assert mark is not None
+    assert mark.default
+
+
+@pytest.mark.parametrize("function", [a_number, a_text, an_argument])
+def test_a_body_that_returns_something_is_one(function: Callable[..., Any]) -> None:
+    mark = mark_of(rpc(function))
+    assert mark is not None
+    assert mark.default
 
 
 def test_the_client_never_runs_a_body(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Interfaces: the operations of an object, for those who call it and those who serve it.
 
 Here live typed proxies and servers (`Interface`, `rpc`, `Epiface`), the raw kind (`ServerObject`,
-`Iostream`), META and the casts. The room promises that whatever a peer sends, a request ends in an answer or
+`Iostream`), META and the casts; numbers, text, capabilities, arrays and what holds them travel. The room promises that whatever a peer sends, a request ends in an answer or
 in an `L4Error`, and that a bad argument is refused before anything is sent. How messages travel is left to
 ``gate``, who is served when to ``server``.
 """

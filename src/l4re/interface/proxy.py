@@ -32,6 +32,9 @@ _RESERVED = frozenset(("aio", "cap", "obj_cap", "on_client_gone", "protocol", "s
 class Interface:
     """Base of typed interfaces; see `rpc`.
 
+    An interface may derive from several. Each counts its operations in its own protocol, and an object of the
+    derived one answers all of them.
+
     A proxy shares the capability it was made with: whoever closes one closes the other. It is as thread-safe
     as the capability, and may be handed on wherever a capability may.
     """

@@ -52,6 +52,11 @@ def rpc(
 ) -> _F | Callable[[_F], _F]:
     """Make a method of an `Interface` an operation that clients call and servers implement.
 
+    Its annotations say what travels: int, U8 to S64, bool, float, str, bytes, enums of integers, capabilities,
+    interfaces and numpy arrays; dataclasses, lists and tuples of these; ``X | None`` of each. A list, str or bytes
+    may state its `Length`, a capability its `Rights`: ``Annotated[Dataspace, Rights.R]`` is handed over with these
+    at most, and a receiver of less raises `PermissionDenied`.
+
     A body of its own is what a server does that does not implement the operation; the client's side never runs
     it. A body that is ``...``, or that says ``raise NotImplementedError``, is none: every server implements it.
 
@@ -92,7 +97,9 @@ def _has_body(function: FunctionType) -> bool:
     while isinstance(within := getattr(function, "__wrapped__", None), FunctionType):
         function = within
     code = function.__code__
-    return code.co_code not in _EMPTY and NotImplementedError.__name__ not in code.co_names
+    if NotImplementedError.__name__ in code.co_names:
+        return False
+    return code.co_code not in _EMPTY or not {None, function.__doc__}.issuperset(code.co_consts)
 
 
 def mark_of(value: object) -> Mark | None:
