@@ -1,9 +1,10 @@
 """Interfaces: the operations of an object, for those who call it and those who serve it.
 
 Here live typed proxies and servers (`Interface`, `rpc`, `Epiface`), the raw kind (`ServerObject`,
-`Iostream`), META and the casts; numbers, text, capabilities, arrays and what holds them travel. The room promises that whatever a peer sends, a request ends in an answer or
-in an `L4Error`, and that a bad argument is refused before anything is sent. How messages travel is left to
-``gate``, who is served when to ``server``.
+`Iostream`), META and the casts; which capabilities and arrays travel as typed values is said here, plain data
+is ``wire``'s. The room promises that whatever a peer sends, a request ends in an answer or in an `L4Error`, and
+that a bad argument is refused before anything is sent. How messages travel is left to ``gate``, who is served
+when to ``server``.
 """
 
 from typing import TYPE_CHECKING

@@ -34,6 +34,8 @@ _INSIDE, _BESIDE = 0, 1
 #: numpy's own limit differs from version to version.
 _MAX_DIMENSIONS = 32
 _TYPES = {np.dtype(code).str: np.dtype(code) for code in "?bhilBHILefdFD"}
+#: C has several names for one type.
+_SCALARS = {np.dtype(code).type: np.dtype(code) for code in "?bhilqBHILQefdFD"}
 _NAMES = ", ".join(sorted({dtype.name for dtype in _TYPES.values()}))
 _BYTE, _WORD, _TEXT = codec_for(U8), codec_for(U64), codec_for(str)
 
@@ -143,7 +145,6 @@ def array_codec(annotation: Any) -> Codec | None:
     element = (*get_args(stated), Any)[0]
     if element in (Any, np.generic) or not isinstance(element, type):
         return ArrayCodec(None, dimensions)
-    dtype = None if element.__subclasses__() or element is object else _TYPES.get(np.dtype(element).str)
-    if dtype is None:
+    if element not in _SCALARS:
         raise TypeError(f"arrays of {name_of(element)} do not travel; arrays of {_NAMES} do")
-    return ArrayCodec(dtype, dimensions)
+    return ArrayCodec(_SCALARS[element], dimensions)
