@@ -131,12 +131,12 @@ def _compatible(given: Any, wanted: Any) -> bool:
     if _is_union(wanted):
         return any(_compatible(given, each) for each in get_args(wanted))
     mine, theirs = get_origin(given) or given, get_origin(wanted) or wanted
-    if not isinstance(mine, type) or not isinstance(theirs, type):
+    if not isinstance(mine, type) or not isinstance(theirs, type) or getattr(theirs, "_is_protocol", False):
         return True
     if mine is not theirs:
         return issubclass(mine, theirs) or (theirs is float and issubclass(mine, int))
     parts, others = get_args(given), get_args(wanted)
-    if not parts or not others or Ellipsis in others:
+    if not parts or not others or Ellipsis in (*parts, *others):
         return True
     pairs = list(zip(parts, others, strict=False))
     if mine is tuple:

@@ -132,11 +132,8 @@ def _define(cls: type[Interface], marked: dict[str, FunctionType], names: dict[s
     """Give a new interface its operations."""
     if not isinstance(cls.protocol, int):
         raise TypeError(f"{cls.__name__}.protocol must be an int, not {shown(cls.protocol)}")
-    inherited = [spec for spec in specs_of(cls) if spec.protocol == cls.protocol]
-    taken = {spec.opcode: spec.name for spec in inherited}
-    numbers = [number for number in taken if number is not None]
+    numbers = [spec.opcode for spec in specs_of(cls) if spec.protocol == cls.protocol and spec.opcode is not None]
     following = max(numbers) + 1 if numbers else 0
-    known = {spec.name: spec for spec in specs_of(cls)}
     names = {**names, cls.__name__: cls} if marked else names
     own: dict[str, MethodSpec] = {}
     cls._l4_specs = own
@@ -146,18 +143,10 @@ def _define(cls: type[Interface], marked: dict[str, FunctionType], names: dict[s
         assert mark is not None
         if name in _RESERVED or name.startswith("_l4_"):
             raise TypeError(f"{where}: every proxy or server has a {name!r} of its own; choose another name")
-        if name in known:
-            raise TypeError(f"{where}: {known[name].where} is an operation already; choose another name")
         if cls.protocol == PROTO_EMPTY:
             raise TypeError(f"{where}: an interface without a protocol has no operations; set {cls.__name__}.protocol")
         opcode = following if mark.opcode is AUTO else mark.opcode
         assert opcode is None or isinstance(opcode, int)
-        if opcode in taken:
-            number = "no opcode" if opcode is None else f"opcode {opcode}"
-            raise TypeError(f"{where}: {taken[opcode]!r} has {number} as well")
-        taken[opcode] = name
-        if None in taken and len(taken) > 1:
-            raise TypeError(f"{where}: without opcodes a protocol has one operation, here are {list(taken.values())}")
         if opcode is not None:
             following = opcode + 1
         spec = MethodSpec(name, function, mark, cls, opcode, names)
@@ -196,7 +185,10 @@ def tell_apart(cls: type[Interface]) -> None:
     for spec in specs:
         for other, what in (
             (names.setdefault(spec.name, spec), "have the same name"),
-            (numbers.setdefault((spec.protocol, spec.opcode), spec), "have the same protocol and opcode"),
+            (
+                numbers.setdefault((spec.protocol, spec.opcode), spec),
+                f"have the same protocol and opcode {spec.opcode}",
+            ),
         ):
             if other is not spec:
                 raise TypeError(f"{cls.__name__}: {other.where} and {spec.where} {what}")
