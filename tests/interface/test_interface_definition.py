@@ -137,7 +137,7 @@ def test_operations_of_one_protocol_are_told_apart() -> None:
         make((base,), 2, a=rpc(copied(fine)))
     other = make(z=rpc(copied(fine)))
     for bases in ((base, other, Epiface), (base, other)):
-        with pytest.raises(TypeError, match=r"Both: Calc\.z and Calc\.a have the same protocol and opcode"):
+        with pytest.raises(TypeError, match=r"Both: Calc\.a and Calc\.z have the same protocol and opcode"):
             type("Both", bases, {})
     for bases in (
         (base, make(protocol=2, a=rpc(copied(fine)))),

@@ -181,17 +181,14 @@ def tell_apart(cls: type[Interface]) -> None:
     """Raise TypeError unless every operation of ``cls`` has a name, and a number in its protocol, of its own."""
     names: dict[str, MethodSpec] = {}
     numbers: dict[tuple[int, int | None], MethodSpec] = {}
-    specs = specs_of(cls)[::-1]
+    specs = specs_of(cls)
     for spec in specs:
         for other, what in (
-            (names.setdefault(spec.name, spec), "have the same name"),
-            (
-                numbers.setdefault((spec.protocol, spec.opcode), spec),
-                f"have the same protocol and opcode {spec.opcode}",
-            ),
+            (names.setdefault(spec.name, spec), "name"),
+            (numbers.setdefault((spec.protocol, spec.opcode), spec), f"protocol and opcode {spec.opcode}"),
         ):
             if other is not spec:
-                raise TypeError(f"{cls.__name__}: {other.where} and {spec.where} {what}")
+                raise TypeError(f"{cls.__name__}: {other.where} and {spec.where} have the same {what}")
     for spec in specs:
         alone = numbers.get((spec.protocol, None), spec)
         if alone is not spec:
