@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pytest
@@ -29,6 +30,21 @@ class Access(enum.IntFlag):
     ALL = WRITE << 2
 
 
+@dataclass(frozen=True)
+class Inner:
+    flag: bool
+    number: U16
+
+
+@dataclass(frozen=True)
+class Outer:
+    small: S8
+    inner: Inner
+    color: Color
+    more: tuple[Inner, float]
+
+
+INNER = st.builds(Inner, st.booleans(), st.integers(0, 65535))
 VALUES: dict[Any, st.SearchStrategy[Any]] = {
     U8: st.integers(0, 255),
     S8: st.integers(-128, 127),
@@ -48,6 +64,15 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     Annotated[Color, S8]: st.sampled_from(Color),
     Annotated[str, Length(U8)]: st.text(st.characters(codec="utf-8"), max_size=40),
     Annotated[bytes, Length(U16)]: st.binary(max_size=400),
+    Inner: INNER,
+    Outer: st.builds(
+        Outer,
+        st.integers(-128, 127),
+        INNER,
+        st.sampled_from(Color),
+        st.tuples(INNER, st.floats(allow_nan=False)),
+    ),
+    tuple[U8, Inner]: st.tuples(st.integers(0, 255), INNER),
 }
 TYPES = st.lists(st.sampled_from(list(VALUES)), max_size=8)
 OPCODES = st.none() | st.integers(-(1 << 31), (1 << 31) - 1)
@@ -122,7 +147,17 @@ def test_any_bytes_are_values_or_an_error(types: list[Any], opcode: int | None, 
 @settings(deadline=None)  # compiling takes as long as it takes
 @given(
     TYPES,
-    st.lists(st.none() | st.integers() | st.text(max_size=4) | st.floats() | st.booleans(), min_size=8, max_size=8),
+    st.lists(
+        st.none()
+        | st.integers()
+        | st.text(max_size=4)
+        | st.floats()
+        | st.booleans()
+        | st.builds(Inner, st.booleans() | st.none(), st.integers())
+        | st.tuples(st.integers(), INNER),
+        min_size=8,
+        max_size=8,
+    ),
 )
 def test_any_value_is_packed_or_refused_by_name(types: list[Any], values: list[Any]) -> None:
     layout = layout_of(types, 1)

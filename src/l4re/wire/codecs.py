@@ -66,6 +66,7 @@ class Shape(enum.Enum):
     """How a codec's values sit in a message; tells the code generator what to do."""
 
     SCALAR = "one number at its natural alignment"
+    STRUCT = "numbers at known distances"
     BLOB = "a length and bytes"
     ITEM = "a capability"
     OTHER = "only put() and get() know"
@@ -77,8 +78,9 @@ class Codec(ABC):
     #: What the annotation is called in messages.
     name: str
     shape: Shape = Shape.OTHER
-    #: Where a value begins, if that is the same for every one, and so are its bytes; 0 if not.
+    #: For values of a fixed size: a multiple of what they begin at, and their ``struct`` codes, padding included.
     align: int = 0
+    code: str = ""
     #: What a value takes at least: bytes, and capabilities.
     least: int = 0
     items: int = 0
@@ -107,6 +109,14 @@ class Codec(ABC):
     def to_wire(self, var: str, bind: Callable[[object], str]) -> str:
         """An expression for what is packed: a number, bytes, or a capability."""
         return var
+
+    def numbers(self, var: str, bind: Callable[[object], str]) -> list[str]:
+        """For values of a fixed size: an expression for each number that is packed."""
+        return [self.to_wire(var, bind)]
+
+    def targets(self, var: str) -> list[str]:
+        """For values of a fixed size: a name for each number that is unpacked."""
+        return [var]
 
     def arrived(self, var: str, bind: Callable[[object], str]) -> str:
         """For capabilities: an expression that is false for a received one which ``get`` must look at."""

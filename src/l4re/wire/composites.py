@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import struct
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from struct import Struct
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from l4re.errors import InvalidArgument, L4Error, MessageTooShort
-from l4re.wire.codecs import BoolCodec, Codec, EnumCodec, ScalarCodec, name_of, scope, within
+from l4re.wire.codecs import Codec, ScalarCodec, Shape, name_of, scope, within
 from l4re.wire.scalars import U16, Length
+from l4re.wire.source import Run, Source
 from l4re.wire.stream import Reader, Writer
 
 __all__ = ["DataclassCodec", "ListCodec", "Member", "OptionalCodec", "StructCodec", "composite", "counted"]
@@ -39,7 +40,7 @@ class ListCodec(Codec):
         self.element = element
         self.length = Struct("=" + length.kind.format)
         self.least = self.length.size
-        self._many = isinstance(element, ScalarCodec) and not isinstance(element, BoolCodec | EnumCodec)
+        self._packers: _Packers | None = None
 
     def put(self, out: Writer, value: Any) -> None:
         if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray | memoryview):
@@ -48,12 +49,11 @@ class ListCodec(Codec):
         out.count(self.length, len(value), "elements", element.least)
         if element.align:
             out.align(element.align)
-        if isinstance(element, ScalarCodec) and self._many:
             try:
-                out.buffer += struct.pack(f"={len(value)}{element.code}", *value)
+                out.buffer += self._fast().pack(value)
                 return
-            except (struct.error, OverflowError, TypeError, ValueError):
-                pass  # the way below finds out which one it is
+            except Exception:
+                pass  # the way below finds out what it is about
         for n, each in enumerate(value):
             try:
                 element.put(out, each)
@@ -70,8 +70,12 @@ class ListCodec(Codec):
             raise MessageTooShort(
                 f"{number} elements are announced, and {left[0]} bytes and {left[1]} capabilities are there"
             )
-        if isinstance(element, ScalarCodec) and self._many:
-            return list(struct.unpack(f"={number}{element.code}", source.take(number * element.least)))
+        if element.align:
+            data = source.take(number * element.least)
+            try:
+                return self._fast().unpack(data)
+            except Exception:
+                source = Reader(data)
         found = []
         for n in range(number):
             try:
@@ -80,8 +84,44 @@ class ListCodec(Codec):
                 raise within(f"element {n}", error) from None
         return found
 
+    def _fast(self) -> _Packers:
+        if self._packers is None:
+            self._packers = _packers_of(self.element)
+        return self._packers
+
     def empty(self) -> list[Any]:
         return []
+
+
+class _Packers(NamedTuple):
+    """Pack and unpack many values of a fixed size; raise whatever they like for one that is not usual."""
+
+    pack: Callable[[Sequence[Any]], bytes]
+    unpack: Callable[[bytes], list[Any]]
+
+
+def _packers_of(element: Codec) -> _Packers:
+    source = Source()
+    each, fits, one = "_l4_each", element.fits("_l4_each", source.bind), Struct(f"={element.code}")
+    if isinstance(element, ScalarCodec) and not fits:
+        return _Packers(
+            lambda values: struct.pack(f"={len(values)}{element.code}", *values),
+            lambda data: list(struct.unpack(f"={len(data) // one.size}{element.code}", data)),
+        )
+    source.line("def pack(values):")
+    with source.indented():
+        source.line(f"for {each} in values:")
+        with source.indented():
+            source.line(f"if not ({fits}): raise {source.bind(TypeError)}")
+        numbers = ", ".join(element.numbers(each, source.bind))
+        source.line(f"return {source.bind(b'')}.join([{source.bind(one.pack)}({numbers}) for {each} in values])")
+    source.line("def unpack(data):")
+    with source.indented():
+        value = element.from_wire(each, source.bind)
+        targets = ", ".join(element.targets(each))
+        source.line(f"return [{value} for {targets}, in {source.bind(one.iter_unpack)}(data)]")
+    unpack = source.compiled("unpack", f"elements of {element.name}")
+    return _Packers(source.names["pack"], unpack)
 
 
 class Member(NamedTuple):
@@ -98,10 +138,20 @@ class StructCodec(Codec):
     def __init__(self, name: str, members: Sequence[Member]) -> None:
         self.name = name
         self.members = members
-        fixed = all(member.codec.align for member in members)
-        self.align = max(member.codec.align for member in members) if fixed else 0
-        self.least = _size(self) if fixed else sum(member.codec.least for member in members)
         self.items = sum(member.codec.items for member in members)
+        if all(member.codec.align for member in members):
+            self.shape = Shape.STRUCT
+            self.align = max(member.codec.align for member in members)
+            run = Run(self.align)
+            for member in members:
+                codec = member.codec
+                run.append(codec.code, codec.align, codec.least, [], codec.targets(""))
+            tail = -run.reach % self.align
+            self.code = f"{run.code}{tail}x" if tail else run.code
+            self.least = run.reach + tail
+            self._numbers = len(run.targets)
+        else:
+            self.least = sum(member.codec.least for member in members)
 
     def parts(self, value: Any) -> Sequence[Any]:
         """Return the values of the members; `WrongType` if ``value`` is something else."""
@@ -112,6 +162,46 @@ class StructCodec(Codec):
     def made(self, parts: list[Any]) -> Any:
         """Return the value that has these members; `InvalidArgument` if there is none."""
         return tuple(parts)
+
+    # Source text for those of a fixed size.
+    def part(self, var: str, n: int) -> str:
+        """An expression for the value of member ``n``."""
+        return f"{var}[{n}]"
+
+    def is_one(self, var: str, bind: Callable[[object], str]) -> str:
+        """An expression that is false for what is no such value."""
+        return f"{var}.__class__ is {bind(tuple)} and {bind(len)}({var}) == {len(self.members)}"
+
+    def build(self, parts: list[str], bind: Callable[[object], str]) -> str:
+        """An expression that makes a value of its members."""
+        return f"({', '.join(parts)},)"
+
+    def fits(self, var: str, bind: Callable[[object], str]) -> str:
+        checks = (member.codec.fits(self.part(var, n), bind) for n, member in enumerate(self.members))
+        return " and ".join([self.is_one(var, bind), *filter(None, checks)])
+
+    def numbers(self, var: str, bind: Callable[[object], str]) -> list[str]:
+        found = []
+        for n, member in enumerate(self.members):
+            found += member.codec.numbers(self.part(var, n), bind)
+        return found
+
+    def targets(self, var: str) -> list[str]:
+        return [f"_l4_{var}_{n}" for n in range(self._numbers)]
+
+    def from_wire(self, var: str, bind: Callable[[object], str]) -> str:
+        return self.made_of(iter(self.targets(var)), bind)
+
+    def made_of(self, names: Iterator[str], bind: Callable[[object], str]) -> str:
+        """An expression for the value whose numbers have the next of these names."""
+        parts = []
+        for member in self.members:
+            codec = member.codec
+            if isinstance(codec, StructCodec):
+                parts.append(codec.made_of(names, bind))
+            else:
+                parts.append(codec.from_wire(next(names), bind))
+        return self.build(parts, bind)
 
     def put(self, out: Writer, value: Any) -> None:
         parts = self.parts(value)
@@ -139,13 +229,6 @@ class StructCodec(Codec):
         return self.made(parts)
 
 
-def _size(fixed: StructCodec) -> int:
-    size = 0
-    for member in fixed.members:
-        size += -size % member.codec.align + member.codec.least
-    return size + -size % fixed.align
-
-
 class DataclassCodec(StructCodec):
     """A dataclass; received ones are made by calling the class, so its own checks hold."""
 
@@ -160,6 +243,16 @@ class DataclassCodec(StructCodec):
             return [getattr(value, member.name) for member in self.members]
         except AttributeError:  # deleted, or never set
             raise self.wrong(value) from None
+
+    def part(self, var: str, n: int) -> str:
+        return f"{var}.{self.members[n].name}"
+
+    def is_one(self, var: str, bind: Callable[[object], str]) -> str:
+        return f"{var}.__class__ is {bind(self.cls)}"
+
+    def build(self, parts: list[str], bind: Callable[[object], str]) -> str:
+        named = (f"{member.name}={part}" for member, part in zip(self.members, parts, strict=True))
+        return f"{bind(self.cls)}({', '.join(named)})"
 
     def made(self, parts: list[Any]) -> Any:
         try:
