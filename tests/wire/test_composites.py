@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field, make_dataclass
 from types import GenericAlias
@@ -448,6 +449,18 @@ Celsius = NewType("Celsius", float)
 
 def test_a_new_type_travels_as_what_it_stands_for() -> None:
     assert layout_of(list[Celsius]).pack(([Celsius(0.5)],)) == layout_of(list[float]).pack(([0.5],))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="this Python has no type statement")
+def test_an_alias_travels_as_what_it_stands_for() -> None:
+    names: dict[str, Any] = {"U8": U8, "Annotated": Annotated, "Length": Length}
+    exec("type Numbers = list[U8]\ntype Swapped[K, V] = tuple[V, K]\ntype Both = Swapped[Numbers, str] | None", names)
+    assert layout_of(names["Numbers"]).pack(([1],)) == layout_of(list[U8]).pack(([1],))
+    assert layout_of(names["Both"]).pack((("x", [1]),)) == layout_of(tuple[str, list[U8]] | None).pack((("x", [1]),))
+    numbers = names["Numbers"]
+    assert layout_of(Annotated[numbers, Length(U8)]).pack(([1],)) == layout_of(Annotated[list[U8], Length(U8)]).pack(
+        ([1],)
+    )
 
 
 @pytest.mark.parametrize("kind", [list[U64], list[str], list[Point], list[list[U8]], list[U8 | None]])

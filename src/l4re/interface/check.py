@@ -10,7 +10,7 @@ from l4re.interface.epiface import Epiface
 from l4re.interface.proxy import specs_of
 from l4re.interface.served import Served
 from l4re.interface.stubs import is_stub
-from l4re.wire.codecs import name_of
+from l4re.wire.codecs import expanded, name_of
 from l4re.wire.scalars import SizedInt
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def _is_union(annotation: Any) -> bool:
 def _plain(annotation: Any) -> Any:
     """Return what a type checker sees: no notes, no widths, what a NewType stands for."""
     while True:
+        annotation = expanded(annotation)
         if get_origin(annotation) is Annotated:
             annotation = get_args(annotation)[0]
         elif hasattr(annotation, "__supertype__"):

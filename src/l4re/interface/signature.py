@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_typ
 
 from l4re.interface.parameters import Parameter, is_coroutine, parameters_of
 from l4re.interface.rpc import Mark
-from l4re.wire.codecs import codec_for, scope
+from l4re.wire.codecs import codec_for, expanded, scope
 from l4re.wire.marshal import Field, Layout
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class MethodSpec:
             arguments.append(self._field(what, hints[parameter.name]))
         if "return" not in hints:
             raise TypeError(f"{self.where}: the result has no annotation; say `-> None` if there is none")
-        returns = hints["return"]
+        returns = expanded(hints["return"])
         many = get_origin(returns) is tuple
         if returns in (None, NoneType):
             results = []

@@ -15,7 +15,7 @@ from l4re.cap import AtMost, Capability
 from l4re.errors import InvalidArgument, MissingArgument, PermissionDenied
 from l4re.interface.proxy import Interface
 from l4re.rights import Rights
-from l4re.wire.codecs import Codec, Shape, name_of, register_codec, shown
+from l4re.wire.codecs import Codec, Shape, expanded, name_of, register_codec, shown
 from l4re.wire.stream import Reader, Writer
 
 __all__ = ["CapabilityCodec", "capability_of"]
@@ -115,7 +115,7 @@ def _codec(annotation: Any, notes: tuple[Any, ...]) -> Codec | None:
     if get_origin(base) in (Union, types.UnionType):
         inner = [each for each in get_args(base) if each is not types.NoneType]
         if len(inner) == 1:
-            base, optional = inner[0], True
+            base, optional = expanded(inner[0]), True
     if optional and get_origin(base) is Annotated:
         base, *more = get_args(base)
         stated += [note for note in more if isinstance(note, Rights)]

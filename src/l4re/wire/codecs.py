@@ -35,6 +35,7 @@ __all__ = [
     "Shape",
     "StrCodec",
     "codec_for",
+    "expanded",
     "name_of",
     "register_codec",
     "scope",
@@ -339,10 +340,23 @@ def codec_for(annotation: Any) -> Codec:
     return found
 
 
+def expanded(annotation: Any) -> Any:
+    """Return what an alias made by a ``type`` statement stands for; anything else as it is."""
+    alias = get_origin(annotation) or annotation
+    if isinstance(alias, type) or not hasattr(alias, "__value__"):
+        return annotation
+    value = alias.__value__
+    if alias is not annotation:
+        given = dict(zip(alias.__type_params__, get_args(annotation), strict=True))
+        value = value[tuple(given[parameter] for parameter in value.__parameters__)]
+    return expanded(value)
+
+
 def _make(annotation: Any) -> Codec:
+    annotation = expanded(annotation)
     if get_origin(annotation) is Annotated:
         base, *notes = get_args(annotation)
-        codec = _noted(base, tuple(notes))
+        codec = _noted(expanded(base), tuple(notes))
         return codec_for(base) if codec is None else codec
     if hasattr(annotation, "__supertype__"):  # a NewType
         return codec_for(annotation.__supertype__)

@@ -45,6 +45,8 @@ class ListCodec(Codec):
     def put(self, out: Writer, value: Any) -> None:
         if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray | memoryview):
             raise self.wrong(value)
+        if not isinstance(value, list | tuple):
+            value = list(value)  # so that its length is that of what follows
         element = self.element
         out.count(self.length, len(value), "elements", element.least)
         if element.align:
