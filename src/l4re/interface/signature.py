@@ -120,7 +120,8 @@ class MethodSpec:
         for parameter in self.parameters:
             what = f"argument {parameter.name!r}"
             if parameter.name not in hints:
-                raise TypeError(f"{self.where}: {what} has no annotation, so nobody knows how it travels")
+                said = f"nobody knows how it travels; say what it is, as `{parameter.name}: int`"
+                raise TypeError(f"{self.where}: {what} has no annotation, so {said}")
             arguments.append(self._field(what, hints[parameter.name]))
         if "return" not in hints:
             raise TypeError(f"{self.where}: the result has no annotation; say `-> None` if there is none")
@@ -131,7 +132,9 @@ class MethodSpec:
         elif many:
             types = () if get_args(returns) == ((),) else get_args(returns)
             if Ellipsis in types:
-                raise TypeError(f"{self.where}: the result {returns} has no fixed length, so it does not travel")
+                raise TypeError(
+                    f"{self.where}: the result {returns} has no fixed length, so it does not travel; a list does"
+                )
             results = [self._field(f"result {n}", each) for n, each in enumerate(types, 1)]
         else:
             results = [self._field("result", returns)]
