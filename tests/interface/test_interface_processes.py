@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import l4re
 from l4re import Dataspace, Irq, Rights
@@ -407,6 +409,35 @@ def test_an_array_of_another_type_is_refused_before_anything_is_sent(
     with pytest.raises(l4re.WrongType) as caught:
         call(both)
     assert words in str(caught.value)
+
+
+# ---- anything at all ----
+
+#: What a server may say to nonsense. EIO is not among them: that would be an exception that nobody expected.
+REFUSALS = {0, *(-code for code in (l4re.Err.EINVAL, l4re.Err.EMSGTOOSHORT, l4re.Err.EMSGMISSARG, l4re.Err.EPERM))}
+ACCESS = -l4re.Err.EACCESS  # the handler's own: it writes to what came
+
+
+def test_any_message_is_answered_and_the_server_serves_on(both: Both) -> None:
+    gate: Any = both.cap
+    operations = [
+        n for n, name in enumerate(vars(Values)["_l4_specs"]) if name not in ("lend", "weak", "scale", "note")
+    ]
+    writable = alloc(64)
+    there = [None, writable, writable.ro, l4re.env().factory.create_irq()]
+
+    @settings(deadline=None, max_examples=200)
+    @given(st.sampled_from(operations), st.binary(max_size=120), st.lists(st.integers(0, 3), max_size=3), st.booleans())
+    def check(operation: int, noise: bytes, caps: list[int], small: bool) -> None:
+        stream = struct.pack("=i", operation) + (bytes(byte & 1 for byte in noise) if small else noise)
+        label, *_ = gate.transact(Values.protocol, stream + bytes(-len(stream) % 8), b"", [there[n] for n in caps])
+        assert label in REFUSALS or label == ACCESS
+
+    check()
+    assert both.name() == "both"
+    for cap in there[1:]:
+        assert cap is not None
+        cap.close()
 
 
 # ---- all of it, in asyncio and one way ----
