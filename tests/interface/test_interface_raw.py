@@ -477,3 +477,18 @@ def test_a_handler_that_fails_fails_alone() -> None:
 
     with pytest.raises(ServerError):
         Base(FakeGate(Failing())).one()
+
+
+def test_a_list_that_cannot_be_written_leaves_nothing_behind() -> None:
+    ios = Iostream()
+    ios.write([1, 2], list[U8]).write([FakeCap()], list[Capability])
+    before = ios.answer()
+    with pytest.raises(OutOfRange, match="element 1 must be U8"):
+        ios.write([1, 300], list[U8])
+    with pytest.raises(WrongType, match="element 1 must be Capability"):
+        ios.write([FakeCap(), 7], list[Capability])
+    with pytest.warns(RuntimeWarning, match="does not fit the 63 words"):
+        ios.write(list(range(200)), list[int])
+    with pytest.warns(RuntimeWarning, match="does not fit the 63 words"):
+        ios.write([FakeCap()] * 16, list[Capability])
+    assert ios.answer() == before

@@ -1,9 +1,10 @@
 """Interfaces: the operations of an object, for those who call it and those who serve it.
 
 Here live typed proxies and servers (`Interface`, `rpc`, `Epiface`), the raw kind (`ServerObject`,
-`Iostream`), META with `describe`, and the casts. The room promises that whatever a peer sends, a request ends in
-an answer or in an `L4Error`, and that a bad argument is refused before anything is sent. How messages travel is
-left to ``gate``, who is served when to ``server``.
+`Iostream`), META with `describe`, and the casts; which capabilities and arrays travel as typed values is said
+here, plain data is ``wire``'s. The room promises that whatever a peer sends, a request ends in an answer or in an
+`L4Error`, and that a bad argument is refused before anything is sent. How messages travel is left to ``gate``, who
+is served when to ``server``.
 """
 
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from l4re.interface.proxy import Interface
 from l4re.interface.rpc import rpc
 from l4re.interface.served import Answer, Served
 from l4re.on_demand import names_on_demand
-from l4re.wire.scalars import S8, S16, S32, S64, U8, U16, U32, U64, Opcode
+from l4re.wire.scalars import S8, S16, S32, S64, U8, U16, U32, U64, Length, Opcode
 
 if TYPE_CHECKING:
     from l4re.interface.casts import cap_cast, cap_dynamic_cast, cap_reinterpret_cast
@@ -52,6 +53,7 @@ __all__ = [
     "Epiface",
     "Interface",
     "Iostream",
+    "Length",
     "Meta",
     "ObjectOperation",
     "ObjectProtocol",
