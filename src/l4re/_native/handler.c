@@ -19,7 +19,7 @@ typedef struct {
     PyObject *reader, *writer, *put;
 } Frame;
 
-static PyObject *no_bytes, *no_caps, *dispatch, *answer, *serve_request;
+static PyObject *no_bytes, *no_caps, *dispatch, *answer, *serve_request, *put_other;
 
 static int frame_traverse(Frame *f, visitproc visit, void *arg)
 {
@@ -53,6 +53,23 @@ static void frame_dealloc(Frame *f)
     Py_DECREF(type);
 }
 
+static PyObject *frame_put(Frame *f, PyObject *data)
+{
+    if (!PyBytes_CheckExact(data) || PyBytes_Size(data) > PAGE_LONG)
+        return PyObject_CallMethodObjArgs((PyObject *)f, put_other, data, NULL);
+    PyObject *before = f->put;
+    f->put = Py_NewRef(data);
+    Py_XDECREF(before);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef frame_methods[] = {
+    {"put", (PyCFunction)frame_put, METH_O,
+     "put($self, data, /)\n--\n\nSet the long data to send, beside the words.\n\n"
+     "Raises:\n    MessageTooLong: more than 60 KiB."},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyMemberDef frame_members[] = {
     {"_label", T_LONGLONG, offsetof(Frame, label), 0, NULL},
     {"_words", T_OBJECT_EX, offsetof(Frame, words), 0, NULL},
@@ -66,7 +83,7 @@ static PyMemberDef frame_members[] = {
 
 static PyType_Slot frame_slots[] = {
     {Py_tp_dealloc, frame_dealloc}, {Py_tp_traverse, frame_traverse}, {Py_tp_clear, frame_clear},
-    {Py_tp_members, frame_members}, {0, NULL},
+    {Py_tp_members, frame_members}, {Py_tp_methods, frame_methods}, {0, NULL},
 };
 
 static PyType_Spec frame_spec = {
@@ -226,6 +243,19 @@ static PyMethodDef typed_definition = {
     "typed_handler", (PyCFunction)(void (*)(void))handle_typed, METH_FASTCALL, "(rights, label, words, data, caps) -> answer",
 };
 
+PyObject *handler_call(PyObject *function, PyObject *const *args, Py_ssize_t count)
+{
+    if (Py_TYPE(function) == &PyCFunction_Type) {
+        PyObject *self = PyCFunction_GetSelf(function);
+        PyCFunction ours = PyCFunction_GetFunction(function);
+        if (ours == raw_definition.ml_meth)
+            return handle_raw((Behind *)self, args, count);
+        if (ours == typed_definition.ml_meth)
+            return handle_typed((Behind *)self, args, count);
+    }
+    return PyObject_CallFunctionObjArgs(function, args[0], args[1], args[2], args[3], args[4], NULL);
+}
+
 static PyObject *function_of(Behind *b, PyMethodDef *definition)
 {
     PyObject *function = b ? PyCFunction_NewEx(definition, (PyObject *)b, NULL) : NULL;
@@ -282,6 +312,7 @@ int leaf_handler_init(PyObject *module)
     dispatch = PyUnicode_InternFromString("dispatch");
     answer = PyUnicode_InternFromString("_answer");
     serve_request = PyUnicode_InternFromString("serve_request");
+    put_other = PyUnicode_InternFromString("_put_other");
     PyTypeObject *frame = (PyTypeObject *)PyType_FromModuleAndSpec(module, &frame_spec, NULL);
     behind_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &behind_spec, NULL);
     if (!no_bytes || !no_caps || !dispatch || !answer || !serve_request || !frame || !behind_type ||

@@ -157,6 +157,7 @@ def receive_memory(type: type[Memory], kind: int, owner: type[Owner], hints: obj
 class Frame:
     """The fields of an Iostream, which has their meaning."""
 
+    def put(self, data: bytes | bytearray | memoryview, /) -> None: ...
     _label: int
     _words: bytes
     data: bytes

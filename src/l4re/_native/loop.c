@@ -312,8 +312,8 @@ static PyObject *serve(Loop *l, Source *s, struct incoming *request)
     Py_INCREF((PyObject *)s);
     l->serving = s;
     l->calling = true;
-    PyObject *outcome = PyObject_CallFunctionObjArgs(s->serve, s->low, request->label, request->words, request->data,
-                                                     request->caps, NULL);
+    PyObject *args[] = {s->low, request->label, request->words, request->data, request->caps};
+    PyObject *outcome = handler_call(s->serve, args, 5);
     l->calling = nested;
     l->serving = before;
     incoming_release(request);

@@ -31,6 +31,9 @@ static inline void outgoing_release(struct outgoing *message)
         Py_DECREF(message->owners[--message->lent]);
 }
 
+/* handler.c: function(rights, label, words, data, caps), without the interpreter between where it is one of ours. */
+PyObject *handler_call(PyObject *function, PyObject *const *args, Py_ssize_t count);
+
 /* memory.c: add capabilities, if they are a tuple of memory that can be handed over as it is. False without an
  * exception: they are something else, and the message is as it was. */
 bool memory_export(PyObject *caps, struct outgoing *message);

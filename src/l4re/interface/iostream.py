@@ -158,12 +158,16 @@ class Iostream(leaf.Frame):
             )
         return self
 
-    def put(self, data: bytes) -> None:
-        """Set the long data to send, beside the words.
+    if TYPE_CHECKING:  # this one is the leaf's, which asks the next for all but bytes that fit
 
-        Raises:
-            MessageTooLong: more than 60 KiB.
-        """
+        def put(self, data: bytes | bytearray | memoryview, /) -> None:
+            """Set the long data to send, beside the words.
+
+            Raises:
+                MessageTooLong: more than 60 KiB.
+            """
+
+    def _put_other(self, data: Any) -> None:
         if len(data) > MAX_DATA:
             raise MessageTooLong(size=len(data), limit=MAX_DATA)
         self._long = data if data.__class__ is bytes else bytes(data)

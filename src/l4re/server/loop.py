@@ -147,6 +147,7 @@ class RegistryServer:
                 event = run(-1, -1)
                 if event is not None:
                     handle(event)
+                    del event  # the last answer's capabilities are not to be kept until the next
                 elif self._stopping:
                     self._stopping = False
                     self._hurry()
