@@ -46,10 +46,10 @@ native: $(LEAF)
 demo: $(LEAF)
 	@$(BIN)/l4re run examples/shared_ds/shared_ds.lua
 
-test: $(LEAF)
+test: $(LEAF) debug
 	$(PYTEST) -m 'not soak and not fuzz'
 
-processes: $(LEAF)
+processes: $(LEAF) debug
 	$(PYTEST) -m 'processes and not soak and not fuzz'
 
 lint: $(LEAF)
@@ -76,13 +76,17 @@ model: | $(VENV)/.ready
 	@$(BIN)/python model/litmus.py
 	@$(BIN)/python model/run.py
 
-# The package once more with a leaf that delays at marked points of the protocol; soak tests reach it by PYTHONPATH.
-DEBUG = build/debug
-debug: $(LEAF)
-	@rm -rf $(DEBUG) && mkdir -p $(DEBUG) && cp -r src/l4re $(DEBUG)/
+# The package once more with a leaf that delays or stops at marked points of the protocol; tests/soak and tests/death
+# reach it by PYTHONPATH.
+DEBUG   = build/debug
+PACKAGE = $(shell find src/l4re -type f ! -name '*.pyc' ! -name '*.so')
+debug: $(DEBUG)/.ready
+$(DEBUG)/.ready: $(PACKAGE) Makefile | $(LEAF)
+	@rm -rf $(DEBUG) && mkdir -p $(DEBUG) && cp -a src/l4re $(DEBUG)/
 	@$(CC) -shared -fPIC -std=c11 -O2 -g -fvisibility=hidden -Wall -Wextra -DL4RE_DEBUG -D_GNU_SOURCE=1 \
 		-DPy_LIMITED_API=0x030B0000 -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') \
 		$(filter %.c,$(NATIVE)) -o $(DEBUG)/l4re/_native/leaf.abi3.so
+	@touch $@
 
 # The leaf once more under AddressSanitizer and UndefinedBehaviorSanitizer, on a copy of the package.
 SANITIZED = build/sanitize
