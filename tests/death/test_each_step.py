@@ -1,7 +1,7 @@
 """kill -9 at every marked point of the protocol, of either side: nothing is left, and who survives is served.
 
-``CLIENT`` and ``SERVER`` list the points by the step that passes them; a test compares it with the marks in the C code. ``make
-soak`` draws steps, points and passings at random for ``L4RE_SOAK_SECONDS`` (default 60).
+``CLIENT`` and ``SERVER`` list the points by the step that passes them; a test compares it with the marks in the C code.
+``make soak`` draws steps, points and passings at random for ``L4RE_SOAK_SECONDS`` (default 60).
 """
 
 from __future__ import annotations
