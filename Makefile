@@ -18,7 +18,7 @@ help:
 	@echo 'make demo   the shared dataspace example: two programs, one Lua script'
 	@echo 'make test   all tests but the long ones     make lint   ruff, mypy, import-linter'
 	@echo 'make bench  l4re bench: us beside peers     make docs   docs/reference from the docstrings'
-	@echo 'make soak   long tests                      make fuzz   long random tests'
+	@echo 'make soak   long tests                      make fuzz   random bytes in every decoder'
 	@echo 'make model  the sleep/wake protocol, searched exhaustively (needs spin)'
 	@echo 'make sanitize  core tests, the C leaf under ASan and UBSan'
 	@echo 'make clean  remove everything made here     .ci/run     what a change has to pass'
@@ -68,7 +68,13 @@ bench: $(LEAF)
 soak: $(LEAF) debug
 	$(PYTEST) -s -m soak
 
+# Every decoder: guided by coverage for FUZZ_SECONDS in all (build/fuzz/fuzz.log says what came of it), if atheris has
+# a wheel for this Python; then by hypothesis.
+FUZZ_SECONDS ?= 300
 fuzz: $(LEAF)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary=:all: 'atheris>=2.3' || true
+	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
 	$(PYTEST) -m fuzz
 
 # The sleep/wake protocol: orders of memory accesses, then an exhaustive search that says what it needs installed.
