@@ -32,7 +32,8 @@ def one(name: str, arguments: list[str]) -> None:
 
     with atheris.instrument_imports(include=["l4re"]):
         from fuzz import targets
-    targets.warm()
+
+        targets.warm()  # loads the rooms that are loaded on demand
     function = targets.TARGETS.get(name, a_finding)
     atheris.Setup([sys.argv[0], *arguments], function)
     atheris.Fuzz()
