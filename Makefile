@@ -18,7 +18,7 @@ help:
 	@echo 'make demo   the shared dataspace example: two programs, one Lua script'
 	@echo 'make test   all tests but the long ones     make lint   ruff, mypy, import-linter'
 	@echo 'make bench  l4re bench: us beside peers     make docs   docs/reference from the docstrings'
-	@echo 'make soak   long tests                      make fuzz   long random tests'
+	@echo 'make soak   long tests                      make fuzz   random bytes in every decoder'
 	@echo 'make model  the sleep/wake protocol, searched exhaustively (needs spin)'
 	@echo 'make sanitize  core tests, the C leaf under ASan and UBSan'
 	@echo 'make clean  remove everything made here     .ci/run     what a change has to pass'
@@ -46,10 +46,10 @@ native: $(LEAF)
 demo: $(LEAF)
 	@$(BIN)/l4re run examples/shared_ds/shared_ds.lua
 
-test: $(LEAF)
+test: $(LEAF) debug
 	$(PYTEST) -m 'not soak and not fuzz'
 
-processes: $(LEAF)
+processes: $(LEAF) debug
 	$(PYTEST) -m 'processes and not soak and not fuzz'
 
 lint: $(LEAF)
@@ -68,7 +68,13 @@ bench: $(LEAF)
 soak: $(LEAF) debug
 	$(PYTEST) -s -m soak
 
+# Every decoder: guided by coverage for FUZZ_SECONDS in all (build/fuzz/fuzz.log says what came of it), if atheris has
+# a wheel for this Python; then by hypothesis.
+FUZZ_SECONDS ?= 300
 fuzz: $(LEAF)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary=:all: 'atheris>=2.3' || true
+	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
 	$(PYTEST) -m fuzz
 
 # The sleep/wake protocol: orders of memory accesses, then an exhaustive search that says what it needs installed.
@@ -76,13 +82,17 @@ model: | $(VENV)/.ready
 	@$(BIN)/python model/litmus.py
 	@$(BIN)/python model/run.py
 
-# The package once more with a leaf that delays at marked points of the protocol; soak tests reach it by PYTHONPATH.
-DEBUG = build/debug
-debug: $(LEAF)
-	@rm -rf $(DEBUG) && mkdir -p $(DEBUG) && cp -r src/l4re $(DEBUG)/
+# The package once more with a leaf that delays or stops at marked points of the protocol; tests/soak and tests/death
+# reach it by PYTHONPATH.
+DEBUG   = build/debug
+PACKAGE = $(shell find src/l4re -type f ! -name '*.pyc' ! -name '*.so')
+debug: $(DEBUG)/.ready
+$(DEBUG)/.ready: $(PACKAGE) Makefile | $(LEAF)
+	@rm -rf $(DEBUG) && mkdir -p $(DEBUG) && cp -a src/l4re $(DEBUG)/
 	@$(CC) -shared -fPIC -std=c11 -O2 -g -fvisibility=hidden -Wall -Wextra -DL4RE_DEBUG -D_GNU_SOURCE=1 \
 		-DPy_LIMITED_API=0x030B0000 -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') \
 		$(filter %.c,$(NATIVE)) -o $(DEBUG)/l4re/_native/leaf.abi3.so
+	@touch $@
 
 # The leaf once more under AddressSanitizer and UndefinedBehaviorSanitizer, on a copy of the package.
 SANITIZED = build/sanitize

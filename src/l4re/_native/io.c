@@ -110,6 +110,7 @@ int io_trigger(int fd, char byte)
 {
     static _Atomic int plain;           /* set once the kernel has refused the flags */
     struct iovec iov = {&byte, 1};
+    L4RE_POINT("trigger: not yet written");
     if (!plain) {
         if (pwritev2(fd, &iov, 1, -1, RWF_NOWAIT | RWF_NOSIGNAL) == 1)
             return 0;
@@ -178,6 +179,7 @@ static PyObject *py_channel(PyObject *self, PyObject *unused)
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     leaf_guard(pair[1]);
+    L4RE_POINT("channel: made, nobody has an end");
     return Py_BuildValue("ii", pair[0], pair[1]);
 }
 
@@ -188,6 +190,7 @@ static PyObject *py_pipe(PyObject *self, PyObject *unused)
     if (pipe2(pair, O_CLOEXEC | O_NONBLOCK) < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     leaf_guard(pair[0]);
+    L4RE_POINT("pipe: made, nobody has an end");
     return Py_BuildValue("ii", pair[0], pair[1]);
 }
 
@@ -203,7 +206,9 @@ static PyObject *py_send(PyObject *self, PyObject *args)
         PyBuffer_Release(&data);
         return NULL;
     }
+    L4RE_POINT("send: not yet sent");
     int result = io_send(fd, data.buf, (size_t)data.len, fds, count);
+    L4RE_POINT("send: sent, our copies still open");
     PyBuffer_Release(&data);
     if (result == -EAGAIN)
         Py_RETURN_FALSE;
@@ -221,6 +226,8 @@ static PyObject *py_recv(PyObject *self, PyObject *arg)
     char data[IO_MAX_DATAGRAM];
     int fds[IO_MAX_FDS], count;
     ssize_t got = io_recv((int)fd, data, sizeof data, fds, &count);
+    if (got > 0)
+        L4RE_POINT("recv: here, not yet obeyed");
     if (got == -EAGAIN)
         Py_RETURN_NONE;
     if (got < 0)

@@ -12,6 +12,15 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* A moment at which the other side may do anything, and this one may die. Nothing in any build but the one of
+ * `make debug`, which waits here, sometimes and at random, or stops for good (debug.c). */
+#ifdef L4RE_DEBUG
+void debug_point(const char *name);
+#define L4RE_POINT(name) debug_point(name)
+#else
+#define L4RE_POINT(name) ((void)0)
+#endif
+
 /* fork.c: descriptors a forked child must not keep */
 int leaf_fork_init(PyObject *module);
 void leaf_guard(int fd);                 /* close this one in a forked child */

@@ -227,6 +227,7 @@ static bool take(Source *s, struct head *head)
     L4RE_POINT("take: seen, not yet taken");
     if (!atomic_compare_exchange_strong(&s->page->state, &word, word_of(sequence, TAKEN)))
         return false;                                   /* withdrawn this instant */
+    L4RE_POINT("take: taken, not yet read");
     if (!page_read(s->page, head) || (head->fds ? !inbox_claim(&s->inbox, s->fd, sequence, head->fds) : s->inbox.count)) {
         s->broken = true;
         return false;
@@ -247,10 +248,12 @@ static bool take(Source *s, struct head *head)
 /* Copy a request that was taken; one that nobody waits for leaves the page free. */
 static bool copy_out(Source *s, const struct head *head, struct incoming *request)
 {
+    L4RE_POINT("copy_out: descriptors are here");
     bool read = incoming_read(request, s->page, head, &s->inbox);
     if (s->one_way && s->page) {                        /* a finalizer may just have closed it */
         atomic_store_explicit(&s->page->state, word_of(s->sequence, FREE), memory_order_release);
         atomic_thread_fence(memory_order_seq_cst);
+        L4RE_POINT("copy_out: released, before the ring");
         if (atomic_load_explicit(&s->page->client_asleep, memory_order_relaxed))
             io_send(s->fd, "w", 1, NULL, 0);
     }
@@ -792,6 +795,7 @@ static PyObject *loop_accept(Loop *l, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "the session page is of another version");
         return NULL;
     }
+    L4RE_POINT("accept: mapped, not yet watched");
     leaf_guard(sock);
     Source *s = source_new(l, sock, owner, page, false);
     if (!s)
@@ -841,11 +845,13 @@ static int reply(Source *s, struct outgoing *message)
 {
     int result = 0;
     s->taken = false;
+    L4RE_POINT("reply: nothing is sent");
     if (message->count) {
         struct packet packet = {.kind = 'C', .sequence = s->sequence};
         result = io_send(s->fd, &packet, offsetof(struct packet, text), message->fds, message->count);
     }
     if (result == 0) {
+        L4RE_POINT("reply: descriptors are ahead");
         page_write(s->page, message->label, message->words, message->word_bytes, message->items, message->data,
                    message->size, (unsigned)message->count, 0);
         L4RE_POINT("reply: written, not yet published");

@@ -219,15 +219,6 @@ static inline bool page_read(struct page *page, struct head *head)
            head->fds <= IO_MAX_FDS && head->size <= PAGE_LONG;
 }
 
-/* A moment at which the other side may do anything: the debug build waits here, sometimes and at random
- * (debug.c, `make soak`). Nothing in any other build. */
-#ifdef L4RE_DEBUG
-void debug_point(void);
-#define L4RE_POINT(name) debug_point()
-#else
-#define L4RE_POINT(name) ((void)0)
-#endif
-
 struct page *session_page(PyObject *session);           /* NULL with an exception */
 struct page *page_map(int memfd);                       /* NULL with errno */
 int64_t spin_setting(void);                             /* L4RE_SPIN_US in ns, or the default */

@@ -186,9 +186,11 @@ static PyObject *py_spawn(PyObject *self, PyObject *args)
         plan.count = (int)PyTuple_Size(fds);
         plan.fds = numbers;
         plan.moved = numbers + plan.count;
+        L4RE_POINT("spawn: not yet started");
         Py_BEGIN_ALLOW_THREADS
         pid = start(&plan, stack, &pidfd);
         Py_END_ALLOW_THREADS
+        L4RE_POINT("spawn: it runs, nobody holds it");
     }
     free(stack);
     free(plan.envp);

@@ -49,7 +49,9 @@ static PyObject *open_session(PyObject *module, PyObject *args)
         atomic_store(&page->server_asleep, 1);
         atomic_store(&page->version, PAGE_VERSION);
         struct packet hello = {.kind = 'S'};
+        L4RE_POINT("open_session: made, not yet sent");
         result = io_send(port, &hello, offsetof(struct packet, text), (int[]){pair[1], memfd}, 2);
+        L4RE_POINT("open_session: sent, our copies still open");
     }
     leaf_close_guarded(pair[1]);
     close(memfd);
@@ -89,7 +91,7 @@ static inline int look(Session *s, uint64_t wanted)
 static bool withdraw(Session *s)
 {
     uint64_t posted = word_of(s->sequence, POSTED);
-    L4RE_POINT("withdraw");
+    L4RE_POINT("withdraw: given up, still posted");
     return atomic_compare_exchange_strong(&s->page->state, &posted, word_of(s->sequence, FREE));
 }
 
@@ -191,6 +193,7 @@ static int begin(Session *s, struct outgoing *message, unsigned flags, int64_t *
     }
     uint64_t before = s->sequence;
     s->sequence = (s->sequence + 1) & (UINT64_MAX >> 9);
+    L4RE_POINT("begin: nothing is sent");
     if (message->count) {
         struct packet packet = {.kind = 'C', .sequence = s->sequence};
         int result = io_send(s->sock, &packet, offsetof(struct packet, text), message->fds, message->count);
@@ -222,6 +225,7 @@ static PyObject *collect(Session *s, PyTypeObject *type)
 {
     struct incoming answer;
     struct head head;
+    L4RE_POINT("collect: answered, not yet read");
     if (!page_read(s->page, &head) || (head.fds && !inbox_claim(&s->inbox, s->sock, s->sequence, head.fds))) {
         s->dead = true;
         return PyLong_FromLong(BROKEN);
