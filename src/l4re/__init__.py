@@ -72,7 +72,22 @@ if TYPE_CHECKING:
     )
     from l4re.irq import Irq, IrqHandler
     from l4re.rm import Region, RegionMap
-    from l4re.server import Caller, Limits, LoopEnd, ObjectRegistry, PortInfo, RegistryServer
+    from l4re.server import (
+        Caller,
+        Limits,
+        LoopEnd,
+        LoopHooks,
+        ObjectRegistry,
+        ObjectStats,
+        PortInfo,
+        PortNode,
+        PortTree,
+        RegistryServer,
+        Reply,
+        ServerStats,
+        Timeout,
+        Timeouts,
+    )
 else:
     __getattr__, __dir__ = names_on_demand(
         globals(),
@@ -87,7 +102,22 @@ else:
             ),
             "l4re.irq": ("Irq", "IrqHandler"),
             "l4re.rm": ("Region", "RegionMap"),
-            "l4re.server": ("Caller", "Limits", "LoopEnd", "ObjectRegistry", "PortInfo", "RegistryServer"),
+            "l4re.server": (
+                "Caller",
+                "Limits",
+                "LoopEnd",
+                "LoopHooks",
+                "ObjectRegistry",
+                "ObjectStats",
+                "PortInfo",
+                "PortNode",
+                "PortTree",
+                "RegistryServer",
+                "Reply",
+                "ServerStats",
+                "Timeout",
+                "Timeouts",
+            ),
         },
     )
 
@@ -168,6 +198,14 @@ __all__ = [
     "raise_from_code",
     "rpc",
     "spawn",
+    "LoopHooks",
+    "ObjectStats",
+    "PortNode",
+    "PortTree",
+    "Reply",
+    "ServerStats",
+    "Timeout",
+    "Timeouts",
 ]
 
 __version__ = "0.1.0"

@@ -36,6 +36,9 @@ int leaf_caller_init(PyObject *module);
 int leaf_handler_init(PyObject *module);
 int leaf_loop_init(PyObject *module);
 
+/* timer.c: a descriptor that is readable once a time has come */
+int leaf_timer_init(PyObject *module);
+
 /* process.c: starting a program with exactly the descriptors named */
 int leaf_process_init(PyObject *module);
 

@@ -46,8 +46,6 @@ def _check(obj: Epiface, spec: MethodSpec) -> None:
         raise TypeError(f"{type(obj).__name__} does not implement {spec.where}")
     if not callable(implementation):
         raise TypeError(f"{where} must be a method, as {spec.where} is")
-    if inspect.iscoroutinefunction(implementation):
-        raise TypeError(f"{where} is a coroutine; the server loop calls plain methods")
     try:
         theirs = inspect.signature(implementation).parameters.values()
     except (TypeError, ValueError):
