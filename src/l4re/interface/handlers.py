@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from l4re.errors import InvalidArgument, L4Error, MissingArgument, OutOfRange, PermissionDenied
-from l4re.interface.served import Later
+from l4re.interface.served import Later, WrongResult
 from l4re.rights import Rights
 from l4re.wire.codecs import shown
 from l4re.wire.source import Source
@@ -103,7 +103,7 @@ def _wrong(spec: MethodSpec, server: object, result: object) -> tuple[Any, ...]:
     if isinstance(result, tuple) and len(result) == len(reply.fields) and spec.signature().many:
         return result
     wanted = f"a tuple of {len(reply.fields)}" if spec.signature().many else "None"
-    raise TypeError(f"{type(server).__name__}.{spec.name} must return {wanted}, not {shown(result)}")
+    raise WrongResult(f"{type(server).__name__}.{spec.name} must return {wanted}, not {shown(result)}")
 
 
 def _pack(spec: MethodSpec, server: object, values: tuple[Any, ...]) -> Any:
@@ -111,7 +111,7 @@ def _pack(spec: MethodSpec, server: object, values: tuple[Any, ...]) -> Any:
     try:
         return spec.signature().reply.pack(values)
     except (InvalidArgument, OutOfRange, MissingArgument) as error:
-        raise TypeError(f"{type(server).__name__}.{spec.name} must keep to its interface. {error.text}") from None
+        raise WrongResult(f"{type(server).__name__}.{spec.name} must keep to its interface. {error.text}") from None
 
 
 def _never_answering_later(spec: MethodSpec, handler: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,10 +10,14 @@ from l4re.errors import NotFound
 if TYPE_CHECKING:
     from l4re.cap import Capability
 
-__all__ = ["Answer", "Later", "Served"]
+__all__ = ["Answer", "Later", "Served", "WrongResult"]
 
 #: Label, words, long data, capabilities (lent) of a reply; None: no reply.
 Answer = tuple[int, bytes, bytes, "Sequence[Capability | None]"] | None
+
+
+class WrongResult(TypeError):
+    """A handler returned something else than its interface says; it may, once it gave its reply away."""
 
 
 class Later:

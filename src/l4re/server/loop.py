@@ -20,7 +20,7 @@ from l4re.cap import Capability, export_all, import_all
 from l4re.errors import Busy, Closed, Err, InvalidArgument, L4Error
 from l4re.gate.gate import MAX_DATA, Answer
 from l4re.gate.threads import CallPath, enter, this_thread
-from l4re.interface import Later
+from l4re.interface import Later, WrongResult
 from l4re.linux.clock import deadline_after, nanoseconds_left
 from l4re.linux.eventfd import EventFd
 from l4re.server.hooks import LoopHooks
@@ -414,8 +414,10 @@ class RegistryServer:
         if isinstance(outcome, BaseException):
             if not isinstance(outcome, Exception):
                 self._raised(session, outcome)
-            outcome = self._failed(port.binding.object, outcome)
             deferred = self._outstanding.get(session)
+            if isinstance(outcome, WrongResult) and (deferred is not None or not session.taken):
+                return  # its handler gave the reply away
+            outcome = self._failed(port.binding.object, outcome)
             if deferred is not None:
                 deferred._send(*outcome)
                 return
@@ -499,6 +501,8 @@ class RegistryServer:
         if isinstance(outcome, BaseException):
             if not isinstance(outcome, Exception):
                 self._raised(session, outcome)
+            if isinstance(outcome, WrongResult) and now.gave_away:
+                return
             outcome = self._failed(binding.object, outcome)
             reply = now.reply or self._outstanding.get(session)
         elif outcome.__class__ is Later:

@@ -143,7 +143,7 @@ class Reply:
 class Serving:
     """A request that is served elsewhere than in the leaf: by a worker, by a coroutine, or for its own thread."""
 
-    __slots__ = ("caller", "reply", "server", "why_not")
+    __slots__ = ("caller", "gave_away", "reply", "server", "why_not")
 
     def __init__(self, server: RegistryServer, caller: Caller, reply: Reply | None, why_not: str) -> None:
         self.server = server
@@ -151,6 +151,7 @@ class Serving:
         #: None: it cannot be taken; ``why_not`` says why.
         self.reply = reply
         self.why_not = why_not
+        self.gave_away = False
 
     def take(self) -> Reply:
         """Give the reply away."""
@@ -158,6 +159,7 @@ class Serving:
         if reply is None:
             raise InvalidArgument(self.why_not)
         self.why_not = "the reply was taken already"
+        self.gave_away = True
         return reply
 
 
