@@ -63,7 +63,7 @@ class ServerObject(Served, ABC):
             result = 0
         elif result.__class__ is not int:
             if result.__class__ is CoroutineType:
-                return cast(Answer, Later(self._l4_awaited(result, ios), self._l4_packer(0, b"")))
+                return cast(Answer, Later(self._l4_awaited(result, ios), self._l4_packer(0, b""), result))
             result = self._checked(result)
         if result >= 0:
             if result > _LABEL_MAX:

@@ -23,11 +23,23 @@ class WrongResult(TypeError):
 class Later:
     """What a handler returns that is a coroutine: an answer to come, and how `Reply.answer` packs one instead."""
 
-    __slots__ = ("coroutine", "packer")
+    __slots__ = ("_within", "coroutine", "packer")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Answer], packer: Callable[..., Answer]) -> None:
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, Answer],
+        packer: Callable[..., Answer],
+        within: Coroutine[Any, Any, Any] | None = None,
+    ) -> None:
         self.coroutine = coroutine
         self.packer = packer
+        self._within = within  # what the coroutine awaits once it begins
+
+    def close(self) -> None:
+        """End it, or see that it never begins."""
+        self.coroutine.close()
+        if self._within is not None:
+            self._within.close()
 
 
 class Served:

@@ -163,7 +163,7 @@ class Awaited:
         self._task.add_done_callback(self._ended)
 
     def drop(self) -> None:
-        self._later.coroutine.close()
+        self._later.close()
 
     async def _run(self) -> None:
         serving.set(self._now)  # a task has a context of its own

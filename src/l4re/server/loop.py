@@ -44,9 +44,6 @@ __all__ = ["LoopEnd", "RegistryServer"]
 
 log = logging.getLogger("l4re.server")
 
-#: Rounds that empty the queue of any port, whatever is in it.
-ROUNDS = 64
-
 _ONE_WAY = "nobody waits for an answer: the message is one-way"
 
 #: Requests handled in one step before an outer event loop has its turn.
@@ -493,7 +490,7 @@ class RegistryServer:
         if self._tasks is not None:
             self._enter(binding.object, session, now, Awaited(self, binding, session, now, later))
             return
-        later.coroutine.close()
+        later.close()
         self._late(binding, session, now, _no_event_loop())
 
     def _late(self, binding: Binding, session: leaf.Source, now: Serving, outcome: Any) -> None:
@@ -556,7 +553,7 @@ class RegistryServer:
         try:
             answer: Any = binding.run(low, label, words, data, caps)
             if answer.__class__ is Later:
-                answer.coroutine.close()
+                answer.close()
                 raise _no_event_loop()
             return cast(Answer | None, answer)
         except Exception as error:
@@ -642,9 +639,7 @@ class RegistryServer:
         while fresh := {port for at in self.registry._bindings.values() for port in at.ports.values()} - seen:
             seen |= fresh  # reading one may bring new ones, derived from it
             for port in fresh:
-                for _ in range(ROUNDS):  # our handshake is behind whatever else is queued, and that is bounded
-                    if port.end.closed or not port.ready():
-                        break
+                port.drain()
 
     def own_port(self, session: leaf.Session) -> CallPath | None:
         """Return a direct path when ``session`` leads to one of our own ports."""

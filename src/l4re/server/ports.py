@@ -26,6 +26,9 @@ __all__ = ["Binding", "Port", "PortInfo", "PortNode", "PortTree"]
 #: Messages of one port handled before others have their turn.
 ROUND = 64
 
+#: Rounds that empty the queue of any port, whatever is in it.
+ROUNDS = 64
+
 _SESSION_SEALS = 0x0002 | 0x0004  # F_SEAL_SHRINK | F_SEAL_GROW
 _WRITE_SEALS = 0x0008 | 0x0010  # F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
 
@@ -119,6 +122,8 @@ class Binding:
         """Close every port: the object is out of reach, and callers are told ``why``."""
         self.gone = why
         for port in list(self.ports.values()):
+            port.drain()
+        for port in list(self.ports.values()):
             port.close(why)
 
 
@@ -205,6 +210,12 @@ class Port:
                     self._drop()
                     return False
         return True
+
+    def drain(self) -> None:
+        """Handle all that is queued now: that is bounded."""
+        for _ in range(ROUNDS):
+            if self.end.closed or not self.ready():
+                break
 
     def _obey(self, message: PortMessage, fds: tuple[Fd, ...]) -> bool:
         """Do what is asked; False: it was refused, and the descriptors are to be closed."""
@@ -353,6 +364,7 @@ class Port:
         """Cut this port, its sessions and every port derived from it; their callers are told ``why``."""
         below = [self]
         for port in below:  # grows as it goes
+            port.drain()
             below.extend(port.children)
         for port in reversed(below):
             if not port.end.closed:
