@@ -124,16 +124,15 @@ def test_claim_68_an_irq_is_answered_with_nothing_whatever_its_handler_returns()
 @pytest.mark.parametrize(
     ("rights", "seen"), [(Rights.R, 0), (Rights.RW, 1), (Rights.RS, 2), (Rights.RWS, 3)], ids=["r", "rw", "rs", "rws"]
 )
-def test_claim_71_the_server_sees_label_w_and_s_as_the_callers_capability_has_them(
-    rights: Rights, seen: int
-) -> None:
+def test_claim_71_the_server_sees_label_w_and_s_as_the_callers_capability_has_them(rights: Rights, seen: int) -> None:
     class Sees(ServerObject):
         def dispatch(self, rights: Rights, ios: Iostream) -> int:
             ios << int(rights) << server.caller.label
             return 0
 
     with RegistryServer() as server:
-        with server.registry.register_obj(Sees()).mint(0x1230, rights) as gate, Running(server):
+        local = server.registry.register_obj(Sees())
+        with local.mint(0x1230, rights) as gate, Running(server):
             ios = Iostream()
             ios.call(gate)
             assert (ios.get(int), ios.get(int)) == (seen, 0x1230)
@@ -179,14 +178,13 @@ def test_claim_75_a_reply_after_which_the_client_is_gone_does_not_stop_the_loop(
         gate.call(label=1)
 
     child = start(client)
-    with RegistryServer() as server:
-        with server.registry.register_obj(Kills()).mint() as gate:
-            child.give(gate)
-            with Running(server):
-                wait_until(lambda: child._status is not None, PATIENCE)
-                ios = Iostream()
-                ios.call(gate)
-                assert ios.get(bytes) == b"answer"
+    with RegistryServer() as server, server.registry.register_obj(Kills()).mint() as gate:
+        child.give(gate)
+        with Running(server):
+            wait_until(lambda: child._status is not None, PATIENCE)
+            ios = Iostream()
+            ios.call(gate)
+            assert ios.get(bytes) == b"answer"
 
 
 def test_claim_77_one_capability_less_leaves_the_others_and_unregistering_voids_them_all() -> None:
@@ -207,15 +205,14 @@ def test_claim_77_one_capability_less_leaves_the_others_and_unregistering_voids_
 def test_claim_78_a_gate_that_comes_back_to_its_own_server_is_a_gate_that_can_be_called() -> None:
     # A difference: there it arrives as label and rights, and uses no slot.
     echo = Echo()
-    with RegistryServer() as server:
-        with server.registry.register_obj(echo).mint(0x10) as gate:
-            with Running(server):
-                gate.call(label=3, caps=[gate])
-                (kept,) = echo.kept
-                assert isinstance(kept, Gate)
-                assert kept.call(b"to myself").data == b"to myself"
-            assert [port.label for port in server.registry.ports(echo)] == [0x10, 0x10]
-            echo.drop()
+    with RegistryServer() as server, server.registry.register_obj(echo).mint(0x10) as gate:
+        with Running(server):
+            gate.call(label=3, caps=[gate])
+            (kept,) = echo.kept
+            assert isinstance(kept, Gate)
+            assert kept.call(b"to myself").data == b"to myself"
+        assert [port.label for port in server.registry.ports(echo)] == [0x10, 0x10]
+        echo.drop()
 
 
 def test_claim_79_an_unknown_protocol_is_ebadproto_and_an_unknown_opcode_enosys() -> None:
@@ -311,6 +308,7 @@ def test_a_server_is_handed_no_more_than_the_sender_had_and_gives_no_more_than_i
             (kept,) = gives.kept
             assert kept.rights & Rights.W  # it believes so
             (back,) = gate.call(label=2).caps
+            assert isinstance(back, Gate)
             for cap in (kept, back):
                 ios = Iostream()
                 ios.call(cap)

@@ -49,9 +49,15 @@ def test_a_periodic_one_runs_until_it_cancels_itself(server: RegistryServer) -> 
 
 def test_a_cancelled_one_does_not_run_not_even_when_both_were_due(server: RegistryServer) -> None:
     ran: list[str] = []
-    first = server.timeouts.add(0, lambda: (ran.append("first"), second.cancel()))
+
+    def first_of_two() -> None:
+        ran.append("first")
+        second.cancel()
+
+    first = server.timeouts.add(0, first_of_two)
     second = server.timeouts.add(0, lambda: ran.append("second"))
-    assert first.pending and second.pending
+    assert first.pending
+    assert second.pending
     assert server.step(PATIENCE) == 1
     assert ran == ["first"]
     assert server.step(0) == 0

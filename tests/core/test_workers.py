@@ -223,7 +223,8 @@ def test_system_exit_in_a_handler_ends_the_loop_and_the_caller_is_told() -> None
 
     for workers in (0, 1):
         with RegistryServer(workers=workers) as server:
-            with server.registry.register_obj(Ends(server)).mint() as gate:
+            local = server.registry.register_obj(Ends(server))
+            with local.mint() as gate:
                 loop = Background(server.loop)
                 with pytest.raises(ServerError, match="the server is ending"):
                     Work(gate).who()
@@ -332,7 +333,8 @@ def test_raw_coroutines_answer_with_values_capabilities_and_errors() -> None:
 
 def test_errors_of_coroutines_are_those_of_handlers(caplog: pytest.LogCaptureFixture) -> None:
     with RegistryServer() as server:
-        with server.registry.register_obj(Async(server)).mint() as gate, caplog.at_level(logging.ERROR):
+        local = server.registry.register_obj(Async(server))
+        with local.mint() as gate, caplog.at_level(logging.ERROR):
 
             def client() -> None:
                 with pytest.raises(NotFound, match="known"):
