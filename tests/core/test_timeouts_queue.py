@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from l4re import InvalidArgument, LoopEnd, RegistryServer
+from l4re import Closed, InvalidArgument, LoopEnd, RegistryServer
 from support.processes import PATIENCE, Echo, Running
 
 
@@ -61,6 +61,7 @@ def test_a_cancelled_one_does_not_run_not_even_when_both_were_due(server: Regist
     assert server.step(PATIENCE) == 1
     assert ran == ["first"]
     assert server.step(0) == 0
+    assert len(server.timeouts) == 0
 
 
 def test_the_servers_descriptor_becomes_readable_when_one_is_due(server: RegistryServer) -> None:
@@ -106,6 +107,15 @@ def test_a_server_without_them_has_no_timer_and_one_that_cancels_many_keeps_few(
         server.timeouts.add(1000, server.stop).cancel()
     assert len(server.timeouts) == 0
     assert len(server.timeouts._queue) < 4
+
+
+def test_a_closed_server_takes_none() -> None:
+    server = RegistryServer()
+    timeout = server.timeouts.add(1000, server.stop)
+    server.close()
+    assert not timeout.pending
+    with pytest.raises(Closed):
+        server.timeouts.add(1, server.stop)
 
 
 @pytest.mark.parametrize(("seconds", "every"), [(-1, None), (1, 0), (1, -1), (float("inf"), None), (1, float("nan"))])

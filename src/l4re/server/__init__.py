@@ -13,7 +13,7 @@ from l4re.server.ports import PortInfo, PortNode, PortTree
 from l4re.server.registry import ObjectRegistry
 from l4re.server.replies import Caller, Reply
 from l4re.server.stats import ObjectStats, ServerStats
-from l4re.server.timeouts import Timeout, Timeouts
+from l4re.server.timeouts import QueuedTimeout, TimeoutQueue
 
 __all__ = [
     "Caller",
@@ -28,6 +28,6 @@ __all__ = [
     "RegistryServer",
     "Reply",
     "ServerStats",
-    "Timeout",
-    "Timeouts",
+    "QueuedTimeout",
+    "TimeoutQueue",
 ]

@@ -31,7 +31,7 @@ from l4re.server.ports import Binding, Port
 from l4re.server.registry import ObjectRegistry
 from l4re.server.replies import Caller, Reply, Serving, serving
 from l4re.server.stats import ServerStats
-from l4re.server.timeouts import Timeouts
+from l4re.server.timeouts import TimeoutQueue
 from l4re.wire.items import join_items, split_items
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class RegistryServer:
         self._leaf = leaf.open_loop(-1 if spin_us is None else spin_us)
         self._wakeup = _Wakeup(self._leaf)
         self.registry = ObjectRegistry(self)
-        self.timeouts = Timeouts(self._leaf)
+        self.timeouts = TimeoutQueue(self._leaf)
         self._hooks = hooks
         self._workers = Workers(self, workers) if workers else None
         self._lanes = Lanes()
@@ -426,8 +426,11 @@ class RegistryServer:
 
     def _raised(self, session: leaf.Source, error: BaseException) -> NoReturn:
         """Let what ends a program end this one, and tell who waits."""
-        session.taken |= session in self._outstanding
-        session.reply(-Err.EIO, b"", b"the server is ending", 0, None)
+        deferred = self._outstanding.get(session)
+        if deferred is not None:
+            deferred._send(-Err.EIO, b"", b"the server is ending", ())
+        else:
+            session.reply(-Err.EIO, b"", b"the server is ending", 0, None)
         raise error
 
     def _send(self, obj: Served, session: leaf.Source, answer: Answer) -> bool:

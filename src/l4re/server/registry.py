@@ -152,7 +152,8 @@ class ObjectRegistry:
         """
         binding = self._binding(obj)
         infos = [port.info() for port in binding.ports.values()]
-        deferred = sum(reply.object is obj for reply in self._server._outstanding.values())
+        replies = [reference() for reference in self._server._outstanding.valuerefs()]  # other threads settle them
+        deferred = sum(reply is not None and reply.object is obj for reply in replies)
         return ObjectStats(
             binding.served + sum(info.requests for info in infos),
             binding.holders,

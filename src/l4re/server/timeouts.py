@@ -14,25 +14,26 @@ from heapq import heapify, heappop, heappush
 from time import monotonic_ns
 
 from l4re._native import leaf
-from l4re.errors import InvalidArgument, OutOfMemory
+from l4re.errors import Closed, InvalidArgument, OutOfMemory
 from l4re.linux.clock import timeout_ns
 from l4re.linux.fd import Fd
 
-__all__ = ["Timeout", "Timeouts"]
+__all__ = ["QueuedTimeout", "TimeoutQueue"]
 
 log = logging.getLogger("l4re.server")
 
 
-class Timeout:
-    """One thing to do at a time, once or again and again. Made by :meth:`Timeouts.add`."""
+class QueuedTimeout:
+    """One thing to do at a time, once or again and again. Made by :meth:`TimeoutQueue.add`."""
 
-    __slots__ = ("_at", "_callback", "_every", "_queue")
+    __slots__ = ("_at", "_callback", "_every", "_queue", "_queued")
 
-    def __init__(self, queue: Timeouts, at: int, callback: Callable[[], object], every: int) -> None:
+    def __init__(self, queue: TimeoutQueue, at: int, callback: Callable[[], object], every: int) -> None:
         self._queue = queue
         self._at = at
         self._callback: Callable[[], object] | None = callback
         self._every = every
+        self._queued = False
 
     @property
     def pending(self) -> bool:
@@ -48,13 +49,14 @@ class Timeout:
         """See that it does not run (again); a second call does nothing."""
         if self._callback is not None:
             self._callback = None
-            self._queue._cancelled()
+            if self._queued:
+                self._queue._cancelled()
 
     def __repr__(self) -> str:
-        return f"<Timeout {f'in {self.left:.3f} s' if self.pending else 'over'}>"
+        return f"<QueuedTimeout {f'in {self.left:.3f} s' if self.pending else 'over'}>"
 
 
-class Timeouts:
+class TimeoutQueue:
     """The timeouts of one server (L4Re's timeout queue); ``len()`` is how many are pending.
 
     For the thread that runs the loop, or before it runs. Callbacks run in the loop, between requests; what one
@@ -63,13 +65,13 @@ class Timeouts:
 
     def __init__(self, loop: leaf.Loop) -> None:
         self._loop = loop
-        self._queue: list[tuple[int, int, Timeout]] = []
+        self._queue: list[tuple[int, int, QueuedTimeout]] = []
         self._order = itertools.count()
         self._timer: Fd | None = None
         self._source: leaf.Source | None = None
         self._over = 0  # cancelled ones still in the queue
 
-    def add(self, seconds: float, callback: Callable[[], object], *, every: float | None = None) -> Timeout:
+    def add(self, seconds: float, callback: Callable[[], object], *, every: float | None = None) -> QueuedTimeout:
         """Call ``callback`` in ``seconds`` from now, and then ``every`` so many seconds, if given.
 
         A loop that is late runs a periodic one once for all the times it missed.
@@ -77,12 +79,15 @@ class Timeouts:
         Raises:
             InvalidArgument: a negative time, or a period of 0.
             OutOfMemory: no descriptor is left for the timer.
+            Closed: the server is closed.
         """
+        if self._loop.closed:
+            raise Closed("this server is closed")
         span = timeout_ns(seconds)
         period = 0 if every is None else timeout_ns(every)
         if span < 0 or period < 0 or (every is not None and period == 0):
             raise InvalidArgument(f"a time to come and a period above 0 are needed, not {seconds!r} and {every!r}")
-        timeout = Timeout(self, monotonic_ns() + span, callback, period)
+        timeout = QueuedTimeout(self, monotonic_ns() + span, callback, period)
         self._put(timeout)
         try:
             self._set()
@@ -94,7 +99,8 @@ class Timeouts:
     def __len__(self) -> int:
         return len(self._queue) - self._over
 
-    def _put(self, timeout: Timeout) -> None:
+    def _put(self, timeout: QueuedTimeout) -> None:
+        timeout._queued = True
         heappush(self._queue, (timeout._at, next(self._order), timeout))
 
     def _set(self) -> None:
@@ -122,9 +128,10 @@ class Timeouts:
     def ready(self) -> None:
         """Run what is due now; what is added meanwhile has its turn later."""
         now = monotonic_ns()
-        due: list[Timeout] = []
+        due: list[QueuedTimeout] = []
         while self._queue and self._queue[0][0] <= now:
             timeout = heappop(self._queue)[2]
+            timeout._queued = False
             if timeout.pending:
                 due.append(timeout)
             else:
