@@ -110,9 +110,11 @@ def _promises() -> Iterator[Promise]:
     for key in (two, one):
         yield _no_slower(f"beside busy threads, {key.placement}", key._replace(scenario="busy"), "mp.Pipe", 1, 0.5)
     for kind in ("dataspace", "irq", "gate"):
-        yield Promise(f"{kind} in a reply, on top", Key("capability", kind, "on top", "two", OURS), 15, 10)
+        on_top = Key("capability", kind, "on top", "two", OURS)
+        yield Promise(f"{kind} in a reply, on top", on_top, 15, 10)
+        yield _no_slower(f"{kind} in a reply, on top", on_top, "C spin+futex", 3, 2)
     yield Promise("IRQ, receiver spinning", Key("irq", "spinning", "", "two", OURS), 2.5, 1.5)
-    yield Promise("IRQ, one core", Key("irq", "asleep", "", "one", OURS), 6, 4)
+    yield Promise("IRQ, one core", Key("irq", "in turns", "", "one", OURS), 6, 4)
     yield _no_slower("IRQ, asleep on the other core", Key("irq", "asleep", "", "two", OURS), "page+eventfd")
     calls = Key("throughput", "", "calls/s", "free", OURS)
     yield Promise("calls of four clients", calls, 250_000, 400_000, at_least=True)
@@ -123,6 +125,9 @@ def _promises() -> Iterator[Promise]:
     for case in ("16 KiB, all touched", "64 MiB, 2 pages touched", "64 MiB, all touched"):
         yield _no_slower(
             f"handover, {case.replace(' touched', '')}", Key("handover", case, "", "two", OURS), "SharedMemory", 0.25
+        )
+        yield _no_slower(
+            f"handover, {case.replace(' touched', '')}", Key("handover", case, "", "two", OURS), "memfd+mmap", 1.3
         )
     for readers in ("1 reader", "4 readers"):
         frame, small = (Key("frame", f"{size}, {readers}", "", "two", OURS) for size in ("6 MiB", "64 KiB"))

@@ -80,16 +80,20 @@ class Plan:
     fixed_only: bool = False  # leave out what the scheduler decides, unless a scenario has nothing else
     cpus: Cpus = field(default_factory=Cpus.of_this_machine)
 
-    def groups(self) -> Iterator[tuple[Scenario, str, str, list[Peer]]]:
-        """Yield what is measured in turns: scenario, case, placement and the peers that can do it."""
+    def groups(self) -> Iterator[tuple[Scenario, str, list[tuple[str, Peer]]]]:
+        """Yield what is measured in turns: a scenario in a placement, all its cases with the peers that can do them."""
         for scenario in self.scenarios:
-            for case in scenario.cases:
-                for placement in self.placements:
-                    if self.fixed_only and placement == "free" and len(scenario.placements) > 1:
-                        continue
-                    peers = [peer for peer in self.peers if scenario.takes(peer, case, placement)]
-                    if peers and self.cpus.offers(placement):
-                        yield scenario, case, placement, peers
+            for placement in self.placements:
+                if self.fixed_only and placement == "free" and len(scenario.placements) > 1:
+                    continue
+                members = [
+                    (case, peer)
+                    for case in scenario.cases
+                    for peer in self.peers
+                    if scenario.takes(peer, case, placement)
+                ]
+                if members and self.cpus.offers(placement):
+                    yield scenario, placement, members
 
     def parts(self) -> Iterator[Plan]:
         """Yield a plan for each scenario."""
@@ -105,7 +109,9 @@ class Plan:
 
     def total(self) -> float:
         """How many seconds all of it takes, about."""
-        return self.effort.repetitions * sum(self.cost(scenario) * len(peers) for scenario, *_, peers in self.groups())
+        return self.effort.repetitions * sum(
+            self.cost(scenario) * len(members) for scenario, _, members in self.groups()
+        )
 
 
 def run(plan: Plan, progress: Callable[[str, float], None]) -> Iterator[Row | Failed]:
@@ -113,31 +119,36 @@ def run(plan: Plan, progress: Callable[[str, float], None]) -> Iterator[Row | Fa
 
     ``progress`` is called before each repetition, with what it is and the seconds that it takes, about.
     """
-    for scenario, case, placement, peers in plan.groups():
-        found: dict[str, dict[str, list[Summary]]] = {peer.name: {} for peer in peers}
+    for scenario, placement, members in plan.groups():
+        found: dict[tuple[str, str], dict[str, list[Summary]]] = {(case, peer.name): {} for case, peer in members}
         for turn in range(plan.effort.repetitions):
-            for peer in peers if turn % 2 == 0 else reversed(peers):
+            for case, peer in members if turn % 2 == 0 else reversed(members):
                 progress(
                     f"{' '.join(filter(None, (scenario.name, case, placement)))}: {peer.name}", plan.cost(scenario)
                 )
-                if peer.name not in found:
+                if (case, peer.name) not in found:
                     continue
                 try:
                     summaries = _repetition(scenario, case, placement, peer, plan)
                 except Exception as error:  # whatever a peer can raise
-                    del found[peer.name]
+                    del found[case, peer.name]
                     why = str(error) if isinstance(error, _Failure) else f"{type(error).__name__}: {error}"
                     yield Failed(scenario.name, case, placement, peer.name, why)
                     continue
                 for metric, summary in summaries.items():
-                    found[peer.name].setdefault(metric, []).append(summary)
-        metrics = list(dict.fromkeys(metric for results in found.values() for metric in results))
-        for metric in metrics:
-            for name, results in found.items():
-                if metric in results:
-                    yield Row(
-                        scenario.name, case, metric, placement, name, scenario.unit(metric), figure_of(results[metric])
-                    )
+                    found[case, peer.name].setdefault(metric, []).append(summary)
+        yield from _rows(scenario, placement, found)
+
+
+def _rows(scenario: Scenario, placement: str, found: dict[tuple[str, str], dict[str, list[Summary]]]) -> Iterator[Row]:
+    """Yield the lines of a group: case by case, and of each case metric by metric."""
+    for case in dict.fromkeys(case for case, _ in found):
+        results = {name: metrics for (of, name), metrics in found.items() if of == case}
+        for metric in dict.fromkeys(metric for metrics in results.values() for metric in metrics):
+            for name, metrics in results.items():
+                if metric in metrics:
+                    figure = figure_of(metrics[metric])
+                    yield Row(scenario.name, case, metric, placement, name, scenario.unit(metric), figure)
 
 
 def _repetition(scenario: Scenario, case: str, placement: str, peer: Peer, plan: Plan) -> dict[str, Summary]:

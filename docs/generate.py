@@ -34,11 +34,24 @@ PAGES = (
     ("programs", "Starting programs", ("boot",)),
     ("capability", "What every capability has", ("cap",)),
     ("rights", "Rights and flags", ("rights",)),
+    (
+        "wire",
+        "Message words, bit by bit",
+        ("wire.number", "wire.protocols", "wire.words", "wire.flexpages", "wire.mappings", "wire.timeouts"),
+    ),
     ("errors", "Errors", ("errors",)),
 )
 
 #: Not in `l4re` itself, but reached through what is.
-MORE = {"DataspaceInfo": "dataspace", "Factory": "factory.kernel", "RegionMapStats": "rm"}
+MORE = {
+    "Answered": "interface",
+    "DataspaceInfo": "dataspace",
+    "Factory": "factory.kernel",
+    "Number": "wire.number",
+    "ObjectOperation": "interface",
+    "ObjectProtocol": "interface",
+    "RegionMapStats": "rm",
+}
 
 HEAD = "<!-- Made by docs/generate.py from the docstrings; `make docs` makes it anew. -->\n\n"
 

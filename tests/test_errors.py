@@ -7,6 +7,8 @@ import inspect
 import pickle
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import l4re.errors
 from l4re.errors import (
@@ -19,16 +21,20 @@ from l4re.errors import (
     IpcTimeout,
     L4Error,
     MessageTooLong,
+    MissingArgument,
     NotFound,
+    NotImplementedByServer,
     OutOfMemory,
     OutOfRange,
     PeerGone,
     PermissionDenied,
     ServerError,
+    TryAgain,
     WrongType,
     error_from_code,
     errtostr,
     raise_from_code,
+    reply_label,
 )
 from l4re.rights import DsFlags, MemAllocFlags, Rights, RmFlags
 
@@ -70,6 +76,9 @@ def test_facts_survive_pickling() -> None:
         (OutOfRange, ValueError, Err.ERANGE),
         (Closed, ValueError, Err.EINVAL),
         (MessageTooLong, ValueError, Err.EMSGTOOLONG),
+        (MissingArgument, ValueError, Err.EMSGMISSARG),
+        (TryAgain, BlockingIOError, Err.EAGAIN),
+        (NotImplementedByServer, NotImplementedError, Err.ENOSYS),
         (IpcTimeout, TimeoutError, 2003),
         (PeerGone, ConnectionError, 2004),
     ],
@@ -109,16 +118,100 @@ def test_ipc_errors_know_their_ipc_code() -> None:
     assert IpcErr.SETIMEOUT.text == "Send timeout"
 
 
+#: The whole table: name, number, and upstream's text; None where it has none.
+TABLE = [
+    ("EOK", 0, "OK"),
+    ("EPERM", 1, "Operation not permitted"),
+    ("ENOENT", 2, "No such object found"),
+    ("EIO", 5, "I/O error"),
+    ("ENXIO", 6, None),
+    ("E2BIG", 7, None),
+    ("EAGAIN", 11, "Try again"),
+    ("ENOMEM", 12, "Insufficient memory"),
+    ("EACCESS", 13, "Access not permitted"),
+    ("EFAULT", 14, "Invalid memory address"),
+    ("EBUSY", 16, "Function busy"),
+    ("EEXIST", 17, "Object exists"),
+    ("ENODEV", 19, "No such device"),
+    ("ENOTDIR", 20, "Not a directory"),
+    ("EINVAL", 22, "Invalid argument"),
+    ("ENOSPC", 28, None),
+    ("ERANGE", 34, "Argument out of range"),
+    ("ENAMETOOLONG", 36, "Name too long"),
+    ("ENOSYS", 38, "Function not implemented"),
+    ("EBADPROTO", 39, "Invalid protocol"),
+    ("EADDRNOTAVAIL", 99, "Address not available"),
+    ("ERRNOMAX", 100, "bad, unknown runtime error"),
+    ("ENOREPLY", 1000, "Do not reply"),
+    ("EMSGTOOSHORT", 1001, "Message too short"),
+    ("EMSGTOOLONG", 1002, "Message too long"),
+    ("EMSGMISSARG", 1003, "Message is missing (an) argument(s)"),
+    ("EMSGERRRANGE", 1004, "Error code range error"),
+    ("EDROPREPLY", 1005, "Server dropped reply capability"),
+    ("EIPC_LO", 2000, "OK"),
+    ("EIPC_HI", 2031, "bad, unknown runtime error"),
+]
+IPC_TABLE = [
+    ("SETIMEOUT", 2, "Send timeout"),
+    ("RETIMEOUT", 3, "Receive timeout"),
+    ("ENOT_EXISTENT", 4, "Void capability invoked"),
+    ("SECANCELED", 6, "Send operation canceled"),
+    ("RECANCELED", 7, "Receive operation canceled"),
+    ("SEMSGCUT", 8, "Overflow during send operation"),
+    ("REMSGCUT", 9, "Overflow during receive operation"),
+    ("SESNDPFTO", 10, "Send page-fault timeout (send phase)"),
+    ("RESNDPFTO", 11, "Send page-fault timeout (receive phase)"),
+    ("SERCVPFTO", 12, "Receive page-fault timeout (send phase)"),
+    ("RERCVPFTO", 13, "Receive page-fault timeout (receive phase)"),
+    ("SEABORTED", 14, "Send operation aborted"),
+    ("REABORTED", 15, "Receive operation aborted"),
+    ("SEMAPFAILED", 16, "Map operation failed (send phase)"),
+    ("REMAPFAILED", 17, "Map operation failed (receive phase)"),
+    ("NO_REPLY_CAP", 19, "Reply capability slot not available"),
+]
+
+
+def test_the_codes_are_upstreams_and_no_others() -> None:
+    assert [(name, code.value) for name, code in Err.__members__.items()] == [row[:2] for row in TABLE]
+    assert [(name, code.value) for name, code in IpcErr.__members__.items()] == [row[:2] for row in IPC_TABLE]
+    assert [code.code for code in IpcErr] == [2000 + number for _, number, _ in IPC_TABLE]
+
+
+def test_errtostr_gives_upstreams_text_for_every_number_there_is() -> None:
+    texts: dict[int, str | None] = {number: text for _, number, text in TABLE}
+    texts |= {2000 + number: text for _, number, text in IPC_TABLE}
+    holes = {*range(100), *range(2000, 2031)} - set(texts)
+    for number in range(-5000, 70000):
+        expected = None if number in holes else texts.get(number, "bad, unknown runtime error")
+        assert errtostr(-number) == expected, number
+
+
 def test_errtostr_takes_negative_numbers_as_upstream() -> None:
-    assert errtostr(0) == "OK"
-    assert errtostr(-39) == "Invalid protocol"
-    assert errtostr(-1002) == "Message too long"
-    assert errtostr(-2000) == "OK"
-    assert errtostr(-2003) == "Receive timeout"
-    for hole in (-3, -6, -28, -2001, -2005):
-        assert errtostr(hole) is None
-    for unknown in (1, 39, -100, -101, -999, -1006, -1999, -2031, -5000):
+    assert errtostr(-Err.EBADPROTO) == "Invalid protocol"
+    for unknown in (1, 39, 2003):
         assert errtostr(unknown) == "bad, unknown runtime error"
+
+
+def test_an_ipc_error_says_in_which_half_of_the_call_it_happened() -> None:
+    assert {code.name for code in IpcErr if not code.sending} == {
+        *("RETIMEOUT", "RECANCELED", "REMSGCUT", "RESNDPFTO", "RERCVPFTO", "REABORTED", "REMAPFAILED", "NO_REPLY_CAP")
+    }
+
+
+def test_an_error_knows_the_name_of_its_code() -> None:
+    assert (L4Error(code=-39).name, PeerGone().name, IpcTimeout().name) == ("EBADPROTO", "ENOT_EXISTENT", "RETIMEOUT")
+    assert L4Error(code=4711).name == "4711"
+    missing = NotFound(name="shm", names=["log"])
+    assert (missing.name, missing.missing, missing.names) == ("ENOENT", "shm", ("log",))
+
+
+@given(st.integers(-(1 << 70), 1 << 70))
+def test_the_label_of_a_reply_brings_the_code_back_if_it_fits_one(code: int) -> None:
+    label = reply_label(error_from_code(code))
+    assert -(1 << 15) <= label < 0
+    fits = 0 < abs(code) <= 1 << 15
+    assert label == (-abs(code) if fits else -Err.EMSGERRRANGE)
+    assert not fits or error_from_code(label).code == abs(code)
 
 
 def test_every_code_has_a_text() -> None:

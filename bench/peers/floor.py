@@ -53,10 +53,10 @@ class _Floor(Program):
         return None if _compiler() else "no C compiler"
 
     def measures(self, scenario: str, case: str) -> bool:
-        return scenario == "call"
+        return scenario in ("call", "capability")
 
     def measure(self, scenario: str, case: str, cpus: tuple[int, int], seconds: float) -> dict[str, Summary]:
-        command = [str(_built()), self.mode, str(cpus[0]), str(cpus[1]), str(seconds)]
+        command = [str(_built()), self.mode, str(cpus[0]), str(cpus[1]), str(seconds), *filter(None, [case])]
         return {name: Summary(*values) for name, values in json.loads(_run(command, 60 + seconds)).items()}
 
 

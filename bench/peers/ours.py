@@ -191,13 +191,7 @@ class Ours(Attackable, Grants, Notifies, Memory, HandsOver, Frames, Spawns):
             server.loop()
             server.close()
 
-        def spin(handler: Callable[[], None], done: Callable[[], bool]) -> None:
-            begin(handler, done)
-            while not done():
-                server.step(0)
-            server.close()
-
-        return Listener(sleep, spin)
+        return Listener(sleep, sleep)  # it looks for a while before it sleeps
 
     def notifier(self, wire: Wire) -> Notifier:
         irq = _irq(wire)

@@ -24,10 +24,12 @@ class Notification(Scenario):
     name = "irq"
     about = "IRQ trigger to handler, one way"
     needs = Notifies
-    cases: ClassVar[tuple[str, ...]] = ("asleep", "spinning")
+    #: The receiver has gone to sleep; it is looking; or the sender sleeps until it has heard, then the next follows.
+    cases: ClassVar[tuple[str, ...]] = ("asleep", "spinning", "in turns")
 
     def takes(self, peer: Peer, case: str, placement: str) -> bool:
-        return super().takes(peer, case, placement) and (case == "asleep" or placement == "two")
+        fitting = {"asleep": True, "spinning": placement == "two", "in turns": placement == "one"}
+        return super().takes(peer, case, placement) and fitting[case]
 
     def run(self, role: str, peer: Notifies, setting: Setting) -> dict[str, Summary]:
         return {} if role == "server" and not self._receive(peer, setting) else self._send(peer, setting)
@@ -36,42 +38,50 @@ class Notification(Scenario):
         (wire,) = setting.wires
         memory = os.memfd_create("bench")
         os.ftruncate(memory, 4096)
-        wire.send(fds=[memory])
+        heard, tell = os.pipe()
+        wire.send(fds=[memory, heard])
+        in_turns = setting.case == "in turns"
         words = memoryview(mmap.mmap(memory, 4096)).cast("Q")
         clock = time.perf_counter_ns
 
         def handle() -> None:
             words[_STAMP] = clock()
             words[_COUNT] += 1
+            if in_turns:
+                os.write(tell, b"!")
 
         listener = peer.listen(wire)
-        run = listener.sleep if setting.case == "asleep" else listener.spin
+        run = listener.spin if setting.case == "spinning" else listener.sleep
         run(handle, lambda: bool(words[_END]))
         return False
 
     def _send(self, peer: Notifies, setting: Setting) -> dict[str, Summary]:
         (wire,) = setting.wires
-        words = memoryview(mmap.mmap(wire.receive()[1][0], 4096)).cast("Q")
+        memory, heard = wire.receive()[1]
+        words = memoryview(mmap.mmap(memory, 4096)).cast("Q")
         notifier = peer.notifier(wire)
         trigger, clock = notifier.trigger, time.perf_counter_ns
         time.sleep(0.01)
         samples: list[int] = []
         seen = 0
-        spinning = setting.case == "spinning"
+        spinning, in_turns = setting.case == "spinning", setting.case == "in turns"
         end = clock() + int(setting.seconds * 1e9)
         while clock() < end or len(samples) < 30:
             before = clock()
             trigger()
-            if spinning:
+            if in_turns:
+                os.read(heard, 1)
+                until = before
+            elif spinning:
                 while words[_COUNT] == seen and clock() < before + _PATIENCE_NS:
                     pass
                 until = before + 20_000
             else:
                 until = before + _GAP_NS
-            if setting.placement == "two":
+            if setting.placement != "one":
                 while clock() < until:
                     pass
-            else:
+            elif not in_turns:
                 time.sleep(_GAP_NS / 1e9)  # on one core the receiver runs now
             while words[_COUNT] == seen:
                 time.sleep(0.001)

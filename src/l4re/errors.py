@@ -38,15 +38,19 @@ __all__ = [
     "OutOfRange",
     "PeerGone",
     "PermissionDenied",
+    "ReplyDropped",
     "ServerError",
     "TryAgain",
     "WrongType",
     "error_from_code",
     "errtostr",
     "raise_from_code",
+    "reply_label",
 ]
 
 _UNKNOWN = "bad, unknown runtime error"
+#: A reply's label is a signed number of 16 bits.
+_CODE_MAX = 1 << 15
 
 
 class Err(IntEnum):
@@ -118,6 +122,11 @@ class IpcErr(IntEnum):
     def code(self) -> int:
         """The number as an L4Re error code."""
         return Err.EIPC_LO + self
+
+    @property
+    def sending(self) -> bool:
+        """Whether it failed before the object had the whole request; else while the answer was awaited."""
+        return not self & 1
 
 
 _ERR_TEXT: dict[int, str] = {
@@ -197,6 +206,15 @@ def _code(value: int) -> Err | int:
         return int(value)
 
 
+def _name_of(code: int) -> str:
+    if isinstance(code, Err):
+        return code.name
+    try:
+        return IpcErr(code - Err.EIPC_LO).name
+    except ValueError:
+        return str(code)
+
+
 def _text_of(code: int) -> str:
     text = errtostr(-code)
     if text is None:
@@ -207,8 +225,9 @@ def _text_of(code: int) -> str:
 class L4Error(Exception):
     """Everything this package raises on purpose.
 
-    ``code`` is what a reply carries (positive here): an `Err` where L4Re has one. ``text`` is the message.
-    Every subclass accepts a plain message; some make their own from facts given by keyword.
+    ``code`` is what a reply carries (positive here): an `Err` where L4Re has one, else a plain number, which
+    travels all the same. ``text`` is the message. Every subclass accepts a plain message; some make their own
+    from facts given by keyword.
     """
 
     default_code: ClassVar[int] = Err.EIO
@@ -226,6 +245,11 @@ class L4Error(Exception):
         if self._os_errno:
             setattr(self, "errno", self._os_errno)  # noqa: B010  only those that are an OSError too have it
 
+    @property
+    def name(self) -> str:
+        """L4Re's name of the code: ``"ENOENT"``, ``"RETIMEOUT"``; the number where there is none."""
+        return _name_of(self.code)
+
     def __str__(self) -> str:
         return self.text
 
@@ -237,14 +261,17 @@ class OutOfMemory(L4Error, MemoryError):
 
 
 class NotFound(L4Error, LookupError):
-    """There is no such name or object. ``name`` is what was looked for, ``names`` what there is."""
+    """There is no such name or object. ``missing`` is what was looked for, ``names`` what there is.
+
+    ``NotFound(name="shm", names=known)`` makes its message of these two.
+    """
 
     default_code = Err.ENOENT
 
     def __init__(
         self, text: str = "", *, code: int | None = None, name: str | None = None, names: Iterable[str] = ()
     ) -> None:
-        self.name = name
+        self.missing = name
         self.names = tuple(names)
         if not text and name is not None:
             there = ", ".join(repr(n) for n in self.names)
@@ -344,7 +371,7 @@ class BadProtocol(L4Error):
     default_code = Err.EBADPROTO
 
 
-class NotImplementedByServer(L4Error):
+class NotImplementedByServer(L4Error, NotImplementedError):
     """The object speaks the protocol and has no such operation."""
 
     default_code = Err.ENOSYS
@@ -376,6 +403,12 @@ class MissingArgument(L4Error, ValueError):
     """A capability that the operation must have is missing or closed."""
 
     default_code = Err.EMSGMISSARG
+
+
+class ReplyDropped(L4Error):
+    """The server had the request and dropped what it could have answered with."""
+
+    default_code = Err.EDROPREPLY
 
 
 class ServerError(L4Error):
@@ -433,6 +466,7 @@ _CLASSES: dict[int, type[L4Error]] = {
         MessageTooShort,
         MessageTooLong,
         MissingArgument,
+        ReplyDropped,
         ServerError,
         IpcTimeout,
         PeerGone,
@@ -456,3 +490,13 @@ def error_from_code(code: int, text: str = "") -> L4Error:
 def raise_from_code(code: int, text: str = "") -> NoReturn:
     """Raise what `error_from_code` makes of ``code`` and ``text``."""
     raise error_from_code(code, text)
+
+
+def reply_label(error: L4Error) -> int:
+    """Return the label of the reply that tells a caller of ``error``: its code, negative.
+
+    A reply has 16 bits for it. What does not fit, and 0, which would mean success, becomes EMSGERRRANGE, as in
+    L4Re.
+    """
+    number = int(error.code)
+    return -number if 0 < number <= _CODE_MAX else -int(Err.EMSGERRRANGE)

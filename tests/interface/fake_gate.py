@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from l4re.cap import Capability, Export
-from l4re.errors import Err, L4Error
+from l4re.errors import Err, L4Error, reply_label
 from l4re.interface import Served
 from l4re.rights import Rights
 
@@ -90,7 +90,7 @@ class FakeGate(FakeCap):
         try:
             answer = self.obj.serve_request(self.bits, label, words, data, tuple(caps))
         except L4Error as error:
-            answer = (-error.code, b"", error.text.encode(), ())
+            answer = (reply_label(error), b"", error.text.encode(), ())
         except Exception as error:
             self.unexpected.append(error)
             answer = (-Err.EIO, b"", f"{type(error).__name__}: {error}".encode(), ())

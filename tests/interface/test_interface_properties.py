@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from fake_gate import FakeCap, FakeGate, FakeIrq
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from l4re.cap import Capability
 from l4re.errors import L4Error, MessageTooLong
-from l4re.interface import S8, S16, S32, S64, U8, U16, U32, U64, Epiface, Interface, rpc
+from l4re.interface import S8, S16, S32, S64, U8, U16, U32, U64, Epiface, Interface, Length, rpc
 
 
 class Color(enum.Enum):
@@ -24,6 +25,16 @@ def integers(kind: Any) -> st.SearchStrategy[int]:
 
 
 CAPS = st.builds(FakeCap), st.builds(FakeIrq)
+
+
+@dataclass(frozen=True)
+class Holder:
+    name: str
+    cap: Capability
+    more: list[FakeIrq | None]
+    number: U16 | None = None
+
+
 VALUES: dict[Any, st.SearchStrategy[Any]] = {
     **{kind: integers(kind) for kind in (U8, U16, U32, U64, S8, S16, S32, S64)},
     int: integers(S64),
@@ -35,6 +46,17 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     Capability: st.one_of(*CAPS),
     FakeIrq: CAPS[1],
     FakeIrq | None: st.none() | CAPS[1],
+    list[FakeIrq]: st.lists(CAPS[1], max_size=2),
+    list[tuple[U8, FakeIrq | None]]: st.lists(st.tuples(integers(U8), st.none() | CAPS[1]), max_size=2),
+    Holder: st.builds(
+        Holder,
+        st.text("ab", max_size=5),
+        st.one_of(*CAPS),
+        st.lists(st.none() | CAPS[1], max_size=1),
+        st.none() | integers(U16),
+    ),
+    Holder | None: st.none() | st.builds(Holder, st.just("x"), CAPS[0], st.just([])),
+    Annotated[list[list[S16]], Length(U8)]: st.lists(st.lists(integers(S16), max_size=3), max_size=3),
 }
 TYPES = st.lists(st.sampled_from(list(VALUES)), max_size=7)
 #: What a hostile peer sends beside its bytes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import struct
+import warnings
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from l4re.errors import (
     L4Error,
     MessageTooLong,
     MessageTooShort,
+    MissingArgument,
     NotFound,
     OutOfRange,
     ServerError,
@@ -232,17 +234,108 @@ def test_what_does_not_fit_is_dropped_with_a_warning() -> None:
     ios = Iostream()
     for n in range(63):
         ios << n
-    with pytest.warns(RuntimeWarning, match="does not fit the 63 words"):
+    with pytest.warns(RuntimeWarning, match="does not fit the 63 words") as said:
         ios << "the call goes out all the same"
-    with pytest.warns(RuntimeWarning, match="a capability does not fit"):
+    assert said[0].filename == __file__  # it points to who wrote it
+    with pytest.warns(RuntimeWarning, match="a capability does not fit") as said:
         ios << FakeCap()
-    words, _, caps = ios.answer()
-    assert len(words) == 504
-    assert caps == ()
+    assert said[0].filename == __file__
+    with pytest.warns(RuntimeWarning, match="does not fit") as said:
+        ios.write(1, U8)
+    assert said[0].filename == __file__
+    assert ios.answer() == (struct.pack("=63q", *range(63)), b"", ())
     ios.reset()
     ios << FakeCap() << b"x" * (504 - 24)
     with pytest.warns(RuntimeWarning):
         ios << 1
+
+
+def test_what_is_dropped_leaves_nothing_behind_and_less_goes_in_after_it() -> None:
+    ios = Iostream()
+    ios << U8(7)
+    with pytest.warns(RuntimeWarning, match="dropped"):
+        ios << b"x" * 504
+    with pytest.warns(RuntimeWarning, match="dropped"):
+        ios << "y" * 70_000  # not even the long area would take it
+    ios << U8(8)
+    assert ios.answer()[0] == bytes([7, 8]) + bytes(6)
+
+
+def test_more_than_16_capabilities_are_dropped_with_a_warning() -> None:
+    ios = Iostream()
+    caps = [FakeCap() for _ in range(17)]
+    for cap in caps[:16]:
+        ios << cap
+    with pytest.warns(RuntimeWarning, match="16 capabilities of this message"):
+        ios << caps[16]
+    assert ios.answer() == (b"", b"", tuple(caps[:16]))
+
+
+@given(
+    st.lists(st.sampled_from([U8(1), 2, True, 0.5, "text", b"bytes" * 20, Color.RED, FakeCap, FakeIrq]), max_size=90)
+)
+def test_a_stream_is_never_longer_than_63_words_and_reads_back_as_what_fitted(values: list[Any]) -> None:
+    ios = Iostream()
+    fitted: list[Any] = []
+    for value in values:
+        value = value() if isinstance(value, type) else value
+        before = ios.answer()
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            ios << value
+        if said:
+            assert ios.answer() == before
+        else:
+            fitted.append(value)
+    words, data, caps = ios.answer()
+    assert len(words) + 16 * len(caps) <= 504
+    back = Iostream(0, words, data, caps)
+    for value in fitted:
+        kind = type(value)
+        got = back.get(Capability if isinstance(value, Capability) else kind)
+        assert got is value if isinstance(value, Capability) else got == value
+
+
+def test_a_capability_is_written_as_the_kind_it_must_be() -> None:
+    ios = Iostream()
+    irq = FakeIrq()
+    ios.write(irq, FakeIrq).write(None, FakeIrq | None)
+    assert ios.answer()[2] == (irq, None)
+    with pytest.raises(WrongType, match="FakeIrq"):
+        ios.write(FakeCap(), FakeIrq)
+    with pytest.raises(MissingArgument):
+        ios.write(None, FakeIrq)
+    assert ios.answer()[2] == (irq, None)
+
+
+def test_reading_past_the_end_gives_zero_or_empty_and_stays_where_it_was() -> None:
+    ios = Iostream(0, struct.pack("=QB7x", 99, 5))
+    assert ios.get(str) == ""  # 99 bytes are announced
+    assert ios.get(bytes) == b""
+    assert ios.get(int) == 99
+    assert ios.get(U8) == 5
+    assert ios.get(U32) == 0  # what is left of the last word
+    for kind, empty in ((int, 0), (bool, False), (float, 0.0), (str, ""), (bytes, b""), (Color, Color.RED)):
+        assert ios.get(kind) == empty
+    assert ios.get(Capability) is None
+    assert ios.opcode() == 0
+
+
+def test_a_void_capability_is_passed_over_when_it_was_read() -> None:
+    irq = FakeIrq()
+    ios = Iostream(0, b"", b"", (None, irq))
+    assert ios.get(Capability) is None
+    assert ios.get(FakeIrq) is irq
+
+
+def test_a_message_can_be_sent_without_waiting() -> None:
+    gate = FakeGate(Raw())
+    ios = Iostream()
+    ios << 7
+    ios.tell(gate, 2)
+    assert (gate.sent[0].label, gate.sent[0].words, gate.sent[0].oneway) == (2, struct.pack("=q", 7), True)
+    with pytest.raises(WrongType, match="only a gate"):
+        ios.tell(FakeIrq())
 
 
 def test_what_cannot_travel_is_refused() -> None:
@@ -384,3 +477,18 @@ def test_a_handler_that_fails_fails_alone() -> None:
 
     with pytest.raises(ServerError):
         Base(FakeGate(Failing())).one()
+
+
+def test_a_list_that_cannot_be_written_leaves_nothing_behind() -> None:
+    ios = Iostream()
+    ios.write([1, 2], list[U8]).write([FakeCap()], list[Capability])
+    before = ios.answer()
+    with pytest.raises(OutOfRange, match="element 1 must be U8"):
+        ios.write([1, 300], list[U8])
+    with pytest.raises(WrongType, match="element 1 must be Capability"):
+        ios.write([FakeCap(), 7], list[Capability])
+    with pytest.warns(RuntimeWarning, match="does not fit the 63 words"):
+        ios.write(list(range(200)), list[int])
+    with pytest.warns(RuntimeWarning, match="does not fit the 63 words"):
+        ios.write([FakeCap()] * 16, list[Capability])
+    assert ios.answer() == before

@@ -6,9 +6,12 @@ import asyncio
 import enum
 import inspect
 import logging
+import re
 import struct
 from collections.abc import Callable
 from functools import wraps
+from pydoc import render_doc
+from typing import get_type_hints
 
 import pytest
 from fake_gate import FakeCap, FakeGate, FakeIrq
@@ -209,6 +212,13 @@ def test_proxies_have_real_signatures_and_docstrings(calc: Calc) -> None:
     assert (Calc.sub.__doc__, Calc.sub.__name__, Calc.sub.__qualname__) == ("Return the difference.", "sub", "Calc.sub")
     calc.sub(2, 1)
     assert (Calc.sub.__doc__, Calc.sub.__name__, Calc.sub.__qualname__) == ("Return the difference.", "sub", "Calc.sub")
+    assert get_type_hints(Calc.sub) == {"a": U32, "b": U32, "return": U32}
+    shown = re.sub(".\b", "", render_doc(Calc))  # without what makes it bold
+    assert "sub(self, a: 'U32', b: 'U32') -> 'U32'\n |      Return the difference.\n" in shown
+    assert inspect.signature(calc.aio.sub) == inspect.signature(calc.sub)
+    assert inspect.iscoroutinefunction(calc.aio.sub)
+    assert {"sub", "neg", "aio", "within"} <= set(dir(calc))
+    assert {"sub", "neg"} <= set(dir(calc.aio))
     with pytest.raises(TypeError, match=r"Calc\.sub\(\) missing 1 required positional argument: 'b'"):
         calc.sub(1)  # type: ignore[call-arg]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4re.errors import MessageTooShort
+from l4re.errors import MessageTooShort, OutOfRange
 from l4re.wire.items import ITEM_BYTES, ItemKind, pack_item, unpack_item
 from l4re.wire.tag import Tag, TagFlags
 
@@ -27,6 +29,22 @@ def test_a_tag_gives_back_what_it_was_made_of(label: int, words: int, items: int
 def test_any_word_is_a_tag(word: int) -> None:
     tag = Tag(word)
     assert Tag.make(tag.label, tag.words, tag.items, tag.flags) == word
+
+
+@given(st.integers(max_value=-1) | st.integers(min_value=1 << 64))
+def test_what_is_no_word_is_no_tag(number: int) -> None:
+    with pytest.raises(OutOfRange, match="64 bits"):
+        Tag(number)
+
+
+@given(st.integers(0, (1 << 64) - 1))
+def test_a_tag_is_a_frozen_value_that_can_be_read(word: int) -> None:
+    tag = Tag(word)
+    assert hash(tag) == hash(word)
+    assert pickle.loads(pickle.dumps(tag)) == tag
+    assert f"label={tag.label}, words={tag.words}" in repr(tag)
+    with pytest.raises(AttributeError):
+        tag.label = 1  # type: ignore[misc]
 
 
 def test_the_bits_of_a_tag() -> None:

@@ -1,7 +1,7 @@
 /* What a gate is in C: which session a thread calls through, and the call of a message that has nothing special.
  *
- * No capabilities, no time to end by, a session that is open and idle, an answer that is no error and brings no
- * capabilities: that is one function from Python's arguments to Python's answer. In every other case the class
+ * No capabilities but to memory, a session that is open and idle, an answer that is no error and brings no other
+ * capabilities either: that is one function from Python's arguments to Python's answer. In every other case the class
  * that derives from this one is asked, by its methods _call, _transact, _resume and _received. */
 #include "session.h"
 
@@ -15,7 +15,7 @@ typedef struct {
 } Caller;
 
 static PyTypeObject *message_type;
-static PyObject *no_bytes;
+static PyObject *no_bytes, *nothing;
 
 /* The session of this thread: a new reference, or NULL if there is none (or a path that is no session). */
 static Session *session_of_thread(Caller *c)
@@ -58,7 +58,7 @@ static PyObject *hand_on(Caller *c, const char *name, PyObject *const *args, Py_
 
 /* A call as its arguments describe it; `plain` unless they ask for something that is not done here. */
 struct wanted {
-    PyObject *label, *words, *data, *timeout;           /* borrowed; label and timeout may be NULL */
+    PyObject *label, *words, *data, *caps, *timeout;    /* borrowed; label, caps and timeout may be NULL */
     int64_t timeout_ns;
     unsigned flags;
     bool plain;
@@ -79,19 +79,41 @@ static bool within(struct wanted *wanted, PyObject *timeout)
     return true;
 }
 
+static bool no_caps(PyObject *caps) { return PyTuple_CheckExact(caps) && PyTuple_Size(caps) == 0; }
+
 static void option(struct wanted *wanted, PyObject *name, PyObject *value)
 {
     if (PyUnicode_CompareWithASCIIString(name, "timeout") == 0)
         wanted->plain &= within(wanted, value);
     else if (PyUnicode_CompareWithASCIIString(name, "label") == 0)
         wanted->label = value;
+    else if (PyUnicode_CompareWithASCIIString(name, "caps") == 0)
+        wanted->caps = no_caps(value) ? NULL : value;
     else if (PyUnicode_CompareWithASCIIString(name, "oneway") == 0 && PyBool_Check(value))
         wanted->flags = value == Py_True ? ONE_WAY : 0;
     else
         wanted->plain = false;
 }
 
-static bool no_caps(PyObject *caps) { return PyTuple_CheckExact(caps) && PyTuple_Size(caps) == 0; }
+/* Whether these are capabilities, or none; else (items, descriptors). */
+static bool caps_made(PyObject *caps) { return PyTuple_Size(caps) == 0 || !PyLong_CheckExact(PyTuple_GetItem(caps, 0)); }
+
+/* Make capabilities of what came with an answer, if it is memory; false with an exception. */
+static bool import(PyObject **answer)
+{
+    PyObject *words = Py_NewRef(PyTuple_GetItem(*answer, 1)), *caps = Py_NewRef(PyTuple_GetItem(*answer, 3));
+    int made = memory_import(&words, &caps);
+    if (made > 0) {
+        PyTuple_SetItem(*answer, 1, words);
+        PyTuple_SetItem(*answer, 3, caps);
+        return true;
+    }
+    Py_DECREF(words);
+    Py_DECREF(caps);
+    if (made < 0)
+        Py_CLEAR(*answer);
+    return made == 0;
+}
 
 /* The answer, if it is one like most; otherwise what _resume() makes of it. NULL and plain set to false: go the
  * long way instead. */
@@ -99,7 +121,8 @@ static PyObject *exchange(Caller *c, struct wanted *wanted, PyTypeObject *type)
 {
     struct outgoing message;
     Session *s = session_of_thread(c);
-    if (!s || !outgoing_take(&message, wanted->label, wanted->words, wanted->data)) {
+    if (!s || !outgoing_take(&message, wanted->label, wanted->words, wanted->data) ||
+        (wanted->caps && !memory_export(wanted->caps, &message))) {
         if (s)
             outgoing_release(&message);
         Py_XDECREF((PyObject *)s);
@@ -108,7 +131,13 @@ static PyObject *exchange(Caller *c, struct wanted *wanted, PyTypeObject *type)
         return NULL;
     }
     PyObject *answer = session_exchange(s, &message, wanted->timeout_ns, wanted->flags, type);
-    if (answer && !(PyTuple_Check(answer) && no_caps(PyTuple_GetItem(answer, 3)))) {
+    if (answer && PyTuple_Check(answer) && !no_caps(PyTuple_GetItem(answer, 3)) && !import(&answer))
+        answer = NULL;
+    else if (!answer && wanted->caps && PyErr_ExceptionMatches(PyExc_OSError)) {        /* they were not sent */
+        PyErr_Clear();
+        wanted->plain = false;
+    }
+    if (answer && !(PyTuple_Check(answer) && caps_made(PyTuple_GetItem(answer, 3)))) {
         PyObject *status = answer, *label = wanted->label ? Py_NewRef(wanted->label) : PyLong_FromLong(0);
         PyObject *resume = PyObject_GetAttrString((PyObject *)c, "_resume");
         if (PyLong_Check(status) && c->at_hand == s) {  /* it may be spent: look it up next time */
@@ -116,8 +145,8 @@ static PyObject *exchange(Caller *c, struct wanted *wanted, PyTypeObject *type)
             Py_DECREF((PyObject *)s);
         }
         answer = label && resume ? PyObject_CallFunctionObjArgs(
-            resume, (PyObject *)s, status, label, wanted->words, wanted->data, wanted->timeout ? wanted->timeout : Py_None,
-            wanted->flags ? Py_True : Py_False, NULL) : NULL;
+            resume, (PyObject *)s, status, label, wanted->words, wanted->data, wanted->caps ? wanted->caps : nothing,
+            wanted->timeout ? wanted->timeout : Py_None, wanted->flags ? Py_True : Py_False, NULL) : NULL;
         Py_XDECREF(resume);
         Py_XDECREF(label);
         Py_DECREF(status);
@@ -150,8 +179,10 @@ static PyObject *caller_transact(Caller *c, PyObject *const *args, Py_ssize_t co
         wanted.words = args[1];
         for (Py_ssize_t i = 0; names && i < PyTuple_Size(names); i++)
             option(&wanted, PyTuple_GetItem(names, i), args[count + i]);
-        wanted.plain &= !wanted.label && (count < 4 || no_caps(args[3]));
+        wanted.plain &= !wanted.label && !(count == 4 && wanted.caps);
         wanted.label = args[0];
+        if (count == 4 && !no_caps(args[3]))
+            wanted.caps = args[3];
     }
     PyObject *answer = wanted.plain ? exchange(c, &wanted, NULL) : NULL;
     return answer || wanted.plain ? answer : hand_on(c, "_transact", args, count, names);
@@ -245,8 +276,9 @@ int leaf_caller_init(PyObject *module)
 {
     message_type = (PyTypeObject *)Py_NewRef((PyObject *)&PyTuple_Type);
     no_bytes = PyBytes_FromStringAndSize(NULL, 0);
+    nothing = PyTuple_New(0);
     PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL);
-    if (!no_bytes || !type || PyModule_AddType(module, type) < 0)
+    if (!no_bytes || !nothing || !type || PyModule_AddType(module, type) < 0)
         return -1;
     Py_DECREF((PyObject *)type);
     return PyModule_AddFunctions(module, functions);

@@ -18,6 +18,7 @@ typedef struct {
 } Owner;
 
 static PyObject *some_descriptor;       /* "descriptor" */
+static PyTypeObject *owner_type;
 
 static inline bool left_behind(Owner *o) { return o->guarded && o->generation != leaf_generation(); }
 
@@ -37,6 +38,25 @@ static PyObject *owner_new(PyTypeObject *type, PyObject *args, PyObject *named)
     o->generation = leaf_generation();
     o->what = Py_NewRef(what);
     (guarded ? leaf_guard : leaf_unguard)(fd);
+    return (PyObject *)o;
+}
+
+bool leaf_owns(PyTypeObject *type) { return PyType_IsSubtype(type, owner_type); }
+
+PyObject *leaf_owner(PyTypeObject *type, int fd, const char *what)
+{
+    PyObject *text = PyUnicode_InternFromString(what);
+    Owner *o = text ? (Owner *)PyType_GenericAlloc(type, 0) : NULL;
+    if (!o) {
+        Py_XDECREF(text);
+        leaf_close_guarded(fd);
+        return NULL;
+    }
+    o->fd = fd;
+    o->guarded = false;
+    o->generation = leaf_generation();
+    o->what = text;
+    leaf_unguard(fd);
     return (PyObject *)o;
 }
 
@@ -85,6 +105,12 @@ static int owner_number(Owner *o)
                      "this %U belongs to the process before the fork; a child does not keep it", o->what);
     Py_XDECREF(error);
     return -1;
+}
+
+int leaf_owner_fd(PyObject *owner)
+{
+    Owner *o = (Owner *)owner;
+    return owner && PyType_IsSubtype(Py_TYPE(owner), owner_type) && !left_behind(o) ? o->fd : -1;
 }
 
 static PyObject *owner_fileno(Owner *o, PyObject *unused)
@@ -163,6 +189,8 @@ int leaf_fd_init(PyObject *module)
     PyObject *type = PyType_FromModuleAndSpec(module, &spec, NULL);
     int failed = !type || PyObject_SetAttrString(type, "closed_error", PyExc_ValueError) ||
                  PyModule_AddObjectRef(module, "Owner", type);
+    if (!failed)
+        owner_type = (PyTypeObject *)Py_NewRef(type);
     Py_XDECREF(type);
     return failed ? -1 : 0;
 }

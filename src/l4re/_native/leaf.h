@@ -21,6 +21,9 @@ uint32_t leaf_generation(void);          /* forks between this process and the f
 
 /* fd.c: descriptors with one owner */
 int leaf_fd_init(PyObject *module);
+PyObject *leaf_owner(PyTypeObject *type, int fd, const char *what);     /* takes it, unguarded, whatever happens */
+int leaf_owner_fd(PyObject *owner);      /* lent; -1 without an exception: it owns none, or is no owner */
+bool leaf_owns(PyTypeObject *type);      /* derives from Owner */
 
 /* io.c: datagrams with descriptors, pipes, what a descriptor is */
 int leaf_io_init(PyObject *module);
@@ -38,6 +41,9 @@ int leaf_loop_init(PyObject *module);
 
 /* timer.c: a descriptor that is readable once a time has come */
 int leaf_timer_init(PyObject *module);
+
+/* memory.c: capabilities to memory in messages */
+int leaf_memory_init(PyObject *module);
 
 /* process.c: starting a program with exactly the descriptors named */
 int leaf_process_init(PyObject *module);

@@ -144,6 +144,20 @@ class Caller:
 
     _sessions: dict[int, Any]
 
+class Memory:
+    """The fields of a Dataspace, which has their meaning; those not given are None, 0 or False."""
+
+    _fd: Any
+    _size: int
+    _writable: bool
+    _handed_out: bool
+    _name: str | None
+    _hints: Any
+    _made: Any
+    _identity: tuple[int, int] | None
+
+def receive_memory(type: type[Memory], kind: int, owner: type[Owner], hints: object, /) -> None: ...
+
 class Frame:
     """The fields of an Iostream, which has their meaning."""
 

@@ -20,7 +20,7 @@
 #include <structmember.h>
 #include <unistd.h>
 
-enum { BATCH = 64, HOT = 64, ROUNDS_PER_EPOLL = 16, LOOKS_PER_EPOLL = 16, LOOKS_WITHOUT_PAGES = 4 };
+enum { BATCH = 64, HOT = 64, ROUNDS_PER_EPOLL = 16, LOOKS_PER_TRIGGER = 16, TRIGGERS_PER_EPOLL = 4, QUICK_TRIGGERS = 8, YIELD_AFTER = 32, YIELD_REST = 256, OTHERS_GAP_NS = 50000 };
 
 typedef struct loop Loop;
 
@@ -33,7 +33,7 @@ typedef struct source {
     PyObject *serve, *low;              /* of a session: its owner's function, and that one's first argument;
                                          * of a pipe: what a trigger runs, or NULL */
     int fd;
-    bool pipe;                          /* of notifications: emptied here */
+    bool pipe;                          /* of notifications: emptied and closed here */
     struct drained held;                /* what it held, until somebody asks */
     struct page *page;
     struct inbox inbox;
@@ -59,10 +59,17 @@ struct loop {
     int hot_count, cursor, rounds;
     struct epoll_event events[BATCH];
     int event_count, event_next;
+    bool pages_first;                   /* what look_once() looks at first, in turns */
+    bool other;                         /* somebody else's descriptor was ready, and is being seen to */
+    int64_t others_at;                  /* when the next such has its turn, while sessions are hot */
     int pipes;                          /* how many are watched */
     bool warm;                          /* one was triggered since we last slept: the next may come soon */
     unsigned trigger_cpu;               /* where that was done */
-    unsigned looks;
+    unsigned looks, looks_per_trigger;
+    Source *last;                       /* whose trigger came last; borrowed, good until bury() */
+    bool ahead;                         /* its pipe was emptied while we spun, and held: */
+    struct drained held;
+    int served_beside;                  /* requests since a client that waits for this very CPU was answered, from 1 */
     int found;                          /* events that came while we spun */
     struct spin spin;
     uint64_t requests, notified, sleeps, polls, rings;
@@ -96,16 +103,17 @@ static void heat(Source *s)
 
 static void source_unmap(Source *s)
 {
+    bool ours = s->page || s->pipe;
     if (s->page)
         munmap(s->page, PAGE_BYTES);
     s->page = NULL;
     inbox_clear(&s->inbox);
-    if (s->fd >= 0)
+    if (s->fd >= 0 && ours)
         leaf_close_guarded(s->fd);
     s->fd = -1;
 }
 
-/* Take a source out of its loop. Its descriptor is closed if it is a session's. */
+/* Take a source out of its loop. Its descriptor is closed if it is a session's or a pipe. */
 static void source_drop(Source *s)
 {
     Loop *l = s->loop;
@@ -126,6 +134,10 @@ static void source_drop(Source *s)
         if (l->events[i].data.ptr == s)
             l->events[i].data.ptr = NULL;
     l->pipes -= s->pipe;
+    if (l->last == s) {
+        l->last = NULL;
+        l->ahead = false;
+    }
     if (s->previous)
         s->previous->next = s->next;
     else
@@ -139,8 +151,7 @@ static void source_drop(Source *s)
         l->graves = s;
         return;
     }
-    if (s->page || s->inbox.count)
-        source_unmap(s);
+    source_unmap(s);
     Py_DECREF(s);
 }
 
@@ -153,8 +164,7 @@ static void bury(Loop *l)
         for (int i = l->event_next; i < l->event_count; i++)
             if (l->events[i].data.ptr == s)
                 l->events[i].data.ptr = NULL;
-        if (s->page)
-            source_unmap(s);
+        source_unmap(s);
         Py_DECREF(s);
     }
 }
@@ -260,7 +270,8 @@ static bool stale(Loop *l);
 static int reply(Source *s, struct outgoing *message);
 static bool awaits_reply(Source *s);
 
-/* Answer with (label, words, data, ()); false: it is not that, or does not fit a message. */
+/* Answer with (label, words, data, caps), of capabilities to memory if any; false: it is not that, does not fit a
+ * message, or cannot be sent. */
 static bool reply_plainly(Source *s, PyObject *answer)
 {
     if (!PyTuple_CheckExact(answer) || PyTuple_Size(answer) != 4)
@@ -268,15 +279,16 @@ static bool reply_plainly(Source *s, PyObject *answer)
     PyObject *label = PyTuple_GetItem(answer, 0), *words = PyTuple_GetItem(answer, 1), *data = PyTuple_GetItem(answer, 2);
     PyObject *caps = PyTuple_GetItem(answer, 3);
     struct outgoing message;
-    if (!PyLong_CheckExact(label) || !PyBytes_CheckExact(words) || !PyBytes_CheckExact(data) || !PyTuple_CheckExact(caps) ||
-        PyTuple_Size(caps))
+    if (!PyLong_CheckExact(label) || !PyBytes_CheckExact(words) || !PyBytes_CheckExact(data) || !PyTuple_CheckExact(caps))
         return false;
-    if (!outgoing_take(&message, label, words, data)) {
+    if (!outgoing_take(&message, label, words, data) || (PyTuple_Size(caps) && !memory_export(caps, &message))) {
+        outgoing_release(&message);
         PyErr_Clear();
         return false;
     }
     if (awaits_reply(s))                                /* its handler may have closed it, or forked */
-        reply(s, &message);
+        return reply(s, &message) >= 0;
+    outgoing_release(&message);
     return true;
 }
 
@@ -327,8 +339,14 @@ static PyObject *dispatch(Source *s, const struct head *head, bool serving)
     Loop *l = s->loop;
     Py_INCREF((PyObject *)s);                           /* it may be closed while objects are made */
     PyObject *event = NULL;
-    if (copy_out(s, head, &request))
-        event = serving && s->low && !head->items && !head->fds ? serve(l, s, &request) : request_event(s, &request);
+    if (copy_out(s, head, &request)) {
+        bool ours = serving && s->low;
+        int plain = !ours ? 0 : head->items || head->fds ? memory_import(&request.words, &request.caps) : 1;
+        if (plain < 0)
+            incoming_release(&request);
+        else
+            event = plain ? serve(l, s, &request) : request_event(s, &request);
+    }
     Py_DECREF((PyObject *)s);
     return event;
 }
@@ -346,6 +364,12 @@ static PyObject *notify(Source *s, bool serving)
     l->calling = true;
     l->notified++;
     PyObject *result = PyObject_CallNoArgs(function);
+    if (!result) {                                      /* raises again what is to end the program */
+        PyObject *error = exception_raised(), *failed = PyObject_GetAttrString(s->owner, "failed");
+        result = failed ? PyObject_CallFunctionObjArgs(failed, error, NULL) : NULL;
+        Py_XDECREF(failed);
+        Py_XDECREF(error);
+    }
     l->calling = nested;
     Py_DECREF(function);
     Py_XDECREF(result);
@@ -385,17 +409,12 @@ static bool crowded(Loop *l)
 
 enum found { NOTHING, REQUEST, TRIGGERED, READY, ENDED };
 
-/* Empty a notification pipe. Triggers of a loop that serves them need nobody else's look, all the rest does. */
-static enum found empty(Source *s)
+/* What a notification pipe held. Triggers of a loop that serves them need nobody else's look, all the rest does. */
+static enum found emptied(Source *s, struct drained held)
 {
-    struct drained held;
-    int result = io_drain(s->fd, &held);
-    if (result == -EAGAIN)
-        return NOTHING;
-    if (result < 0)                                     /* not a pipe that can be read without waiting: worth nothing */
-        held = (struct drained){.control = true, .end = true};
     if (held.cpu) {
         s->loop->warm = true;
+        s->loop->last = s;
         s->loop->trigger_cpu = held.cpu;
     }
     if (s->serve && !held.control)
@@ -404,6 +423,17 @@ static enum found empty(Source *s)
     s->held.end |= held.end;
     s->held.cpu |= held.cpu;
     return READY;
+}
+
+static enum found empty(Source *s)
+{
+    struct drained held;
+    int result = io_drain(s->fd, &held);
+    if (result == -EAGAIN)
+        return NOTHING;
+    if (result < 0)                                     /* not a pipe that can be read without waiting: worth nothing */
+        held = (struct drained){.control = true, .end = true};
+    return emptied(s, held);
 }
 
 /* What an epoll event means. A request is taken. */
@@ -438,12 +468,39 @@ static enum found handle(Source *s, uint32_t events, struct head *head)
     return ENDED;
 }
 
-/* What a look at everything finds first, without waiting; `source` is whose it is. */
+/* A message to a port may take as long as fifty calls: to open a session, say. Whoever floods us with them must not
+ * keep those waiting who call already, so they go first for a while. It is asked again: plain sources are watched by
+ * level. */
+static inline bool postponed(Loop *l, Source *s)
+{
+    if (s->page || s->pipe || !l->hot_count)
+        return false;
+    if (l->others_at && io_now() < l->others_at)
+        return true;
+    l->other = true;
+    return false;
+}
+
+/* What a look at everything finds first, without waiting; `source` is whose it is. Pages and events take turns: who
+ * waits for an answer does not wait until everybody who left is cleared away. */
 static enum found look_once(Loop *l, Source **source, struct head *head)
 {
+    if (l->ahead) {
+        l->ahead = false;
+        return emptied(*source = l->last, l->held);
+    }
+    if ((l->pages_first = !l->pages_first) && l->event_next < l->event_count && (*source = scan(l, head)))
+        return (*source)->broken ? ENDED : REQUEST;
+    if (l->other) {
+        l->other = false;
+        l->others_at = io_now() + OTHERS_GAP_NS;
+    }
     while (l->event_next < l->event_count) {
         struct epoll_event *event = &l->events[l->event_next++];
-        enum found found = event->data.ptr ? handle(*source = event->data.ptr, event->events, head) : NOTHING;
+        Source *s = event->data.ptr;
+        if (!s || postponed(l, s))
+            continue;
+        enum found found = handle(*source = s, event->events, head);
         if (found)
             return found;
     }
@@ -508,8 +565,15 @@ static int fetch(Loop *l, int64_t timeout)
     return 0;
 }
 
+/* Try the pipe that was triggered last, which costs less than to ask for all. */
+static inline bool triggered_again(Loop *l)
+{
+    Source *last = l->last;
+    return last && (l->ahead = io_drain(last->fd, &l->held) == 0);
+}
+
 /* A source that was closed meanwhile ends the spin: its page must not be looked at for long. Triggers show at
- * the descriptors only, which takes a system call: now and then, more often if there is nothing else to see. */
+ * the descriptors only, which takes a system call: now and then if there are pages to look at. */
 static inline int look_around(void *loop)
 {
     Loop *l = loop;
@@ -517,8 +581,10 @@ static inline int look_around(void *loop)
         return 1;
     if (l->graves)
         return -1;
-    if (!l->pipes || ++l->looks % (l->hot_count ? LOOKS_PER_EPOLL : LOOKS_WITHOUT_PAGES))
+    if (!l->pipes || ++l->looks % l->looks_per_trigger)
         return 0;
+    if (l->last && l->looks / l->looks_per_trigger % TRIGGERS_PER_EPOLL)
+        return triggered_again(l);
     l->found = epoll_wait(l->epoll, l->events, BATCH, 0);
     return l->found > 0;
 }
@@ -534,19 +600,20 @@ static bool spin(Loop *l, int64_t timeout, int64_t *idle_since)
     if (l->warm)
         beside &= l->trigger_cpu == (cpu - 1) % IO_CPUS + 1;
     l->found = 0;
-    int seen = spin_until(&l->spin, beside, timeout, idle_since, look_around, l);
+    l->looks_per_trigger = l->hot_count ? LOOKS_PER_TRIGGER : 1;
+    int seen = spin_until(&l->spin, beside, l->hot_count ? QUICK_LOOKS : QUICK_TRIGGERS, timeout, idle_since, look_around, l);
     l->event_next = 0;                                  /* all were handled, or we would not be here */
     l->event_count = l->found > 0 ? l->found : 0;
     if (!l->graves)
         return seen > 0;
     bury(l);
-    return l->event_count || any_posted(l);
+    return l->event_count || l->ahead || any_posted(l);
 }
 
 /* Wait, at most for `timeout`, for something to be looked at; 1, 0 when there is nothing, or -1. */
 static int await_anything(Loop *l, int64_t timeout, int64_t *idle_since)
 {
-    if (timeout && l->warm && !l->hot_count && fetch(l, 0) == 0 && l->event_count)
+    if (timeout && l->warm && !l->hot_count && triggered_again(l))
         return 1;
     if (timeout && (l->hot_count || l->warm) && spin(l, timeout, idle_since))
         return 1;
@@ -569,6 +636,14 @@ static int await_anything(Loop *l, int64_t timeout, int64_t *idle_since)
     return l->event_count > 0;
 }
 
+/* A client that was answered on this CPU goes on only when we leave it, which a loop that others keep busy would not
+ * do before its time is up. Unless whoever comes then keeps the CPU: that is no client of ours. */
+static inline void let_clients_run(Loop *l)
+{
+    if (l->served_beside && ++l->served_beside > YIELD_AFTER)
+        l->served_beside = yield_to_others() ? -YIELD_REST : 0;
+}
+
 /* The next thing that Python is to see; NULL without an exception: nothing, or enough was served. With `serving`
  * requests that bring no capabilities are served here, `most` of them; -1: any number. */
 static PyObject *next_event(Loop *l, int64_t timeout, bool serving, long most)
@@ -580,6 +655,7 @@ static PyObject *next_event(Loop *l, int64_t timeout, bool serving, long most)
         if (l->event_next == l->event_count && ++l->rounds > ROUNDS_PER_EPOLL &&
             (PyErr_CheckSignals() < 0 || stale(l) || fetch(l, 0) < 0))
             return NULL;
+        let_clients_run(l);
         enum found found = look_once(l, &s, &head);
         if (found == READY || found == ENDED)
             return PyTuple_Pack(2, s->owner, found == READY ? Py_None : (PyObject *)s);
@@ -662,7 +738,7 @@ static PyObject *loop_settle(Loop *l, PyObject *unused)
     (void)unused;
     if (l->generation != leaf_generation() || l->epoll < 0)
         Py_RETURN_FALSE;
-    bool there = raise_flags(l) || l->event_next < l->event_count;
+    bool there = raise_flags(l) || l->event_next < l->event_count || l->ahead;
     if (there)
         lower_flags(l);
     else
@@ -675,7 +751,7 @@ static PyObject *loop_settle(Loop *l, PyObject *unused)
 static PyObject *loop_idle(Loop *l, PyObject *unused)
 {
     (void)unused;
-    if (l->inside || l->haste == AT_ONCE || l->hot_count || l->event_next < l->event_count || l->epoll < 0 ||
+    if (l->inside || l->haste == AT_ONCE || l->hot_count || l->ahead || l->event_next < l->event_count || l->epoll < 0 ||
         l->generation != leaf_generation())
         Py_RETURN_FALSE;
     fetch(l, 0);
@@ -693,7 +769,7 @@ static PyObject *loop_watch(Loop *l, PyObject *args)
     return (PyObject *)source_new(l, fd, owner, NULL, false);
 }
 
-/* watch_pipe(fd, owner) -> Source: a notification pipe, which is emptied here. run() answers plain triggers with
+/* watch_pipe(fd, owner) -> Source: a notification pipe, which is taken if it succeeds, and emptied here. run() answers plain triggers with
  * owner.triggered(), if there is one; in all other cases the owner's descriptor is ready, and held() says why. */
 static PyObject *loop_watch_pipe(Loop *l, PyObject *args)
 {
@@ -701,6 +777,7 @@ static PyObject *loop_watch_pipe(Loop *l, PyObject *args)
     PyObject *owner;
     if (!PyArg_ParseTuple(args, "iO:watch_pipe", &fd, &owner) || stale(l))
         return NULL;
+    leaf_guard(fd);
     return (PyObject *)source_new(l, fd, owner, NULL, true);
 }
 
@@ -784,6 +861,8 @@ static int reply(Source *s, struct outgoing *message)
             io_send(s->fd, "w", 1, NULL, 0);
         }
         result = 1;
+        if (s->peer_cpu == this_cpu() && !s->loop->served_beside)
+            s->loop->served_beside = 1;
     } else if (result == -EAGAIN) {                     /* a client that lets its queue fill gets nothing */
         s->broken = true;
         shutdown(s->fd, SHUT_RDWR);
@@ -983,7 +1062,7 @@ static PyMethodDef loop_methods[] = {
     {"idle", (PyCFunction)loop_idle, METH_NOARGS, "idle() -> bool: nothing is there; False: it may be, call run()"},
     {"settle", (PyCFunction)loop_settle, METH_NOARGS, "settle() -> bool: raise every flag; True: something is there"},
     {"watch", (PyCFunction)loop_watch, METH_VARARGS, "watch(fd, owner) -> Source"},
-    {"watch_pipe", (PyCFunction)loop_watch_pipe, METH_VARARGS, "watch_pipe(fd, owner) -> Source"},
+    {"watch_pipe", (PyCFunction)loop_watch_pipe, METH_VARARGS, "watch_pipe(fd, owner) -> Source; takes the pipe"},
     {"accept", (PyCFunction)loop_accept, METH_VARARGS, "accept(socket, memfd, owner) -> Source; takes the socket"},
     {"close", (PyCFunction)loop_close, METH_NOARGS, "close(): every session ends"},
     {"fileno", (PyCFunction)loop_fileno, METH_NOARGS, "fileno() -> the epoll descriptor"},

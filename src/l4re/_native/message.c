@@ -21,6 +21,7 @@ bool outgoing_take(struct outgoing *message, PyObject *label, PyObject *words, P
     message->views[0].obj = message->views[1].obj = NULL;
     message->items = 0;
     message->count = 0;
+    message->lent = 0;
     message->word_bytes = 0;
     message->label = label ? PyLong_AsLongLong(label) : 0;
     if (message->label == -1 && PyErr_Occurred())

@@ -12,6 +12,9 @@ struct outgoing {
     unsigned items;
     int fds[IO_MAX_FDS], count;
     Py_buffer views[2];                                 /* of what is not bytes; obj is NULL for what is */
+    int lent;                                           /* how many owners of descriptors are held */
+    PyObject *owners[PAGE_ITEMS];
+    uint64_t joined[PAGE_WORDS];                        /* words and items, once there are items */
 };
 
 /* Only words and data; false with an exception. Whatever this returns, outgoing_release() comes next. */
@@ -24,7 +27,17 @@ static inline void outgoing_release(struct outgoing *message)
     for (int i = 0; i < 2; i++)
         if (message->views[i].obj)
             PyBuffer_Release(&message->views[i]);
+    while (message->lent)
+        Py_DECREF(message->owners[--message->lent]);
 }
+
+/* memory.c: add capabilities, if they are a tuple of memory that can be handed over as it is. False without an
+ * exception: they are something else, and the message is as it was. */
+bool memory_export(PyObject *caps, struct outgoing *message);
+/* Make of the words and (items, descriptors) that were received the words before the items and a tuple of
+ * capabilities, if they are all memory and the kernel confirms it. 1; 0: they are something else, and as they were;
+ * -1 with an exception: the descriptors are closed. */
+int memory_import(PyObject **words, PyObject **caps);
 
 /* One message that was received: label, words, data, and (items, fds) or (). */
 struct incoming {

@@ -89,7 +89,8 @@ struct spin {
 enum {
     QUICK_LOOKS = 64,                   /* before the clock is read: about a microsecond, the usual answer */
     GIL_SPIN_NS = 3000,                 /* then, before the GIL is given up */
-    SPIN_DEFAULT_NS = 50000,
+    LOOKS_PER_YIELD = 16,               /* from then on */
+    SPIN_DEFAULT_NS = 100000,           /* what sleeping costs: to wake a core takes 35 to 50 us, and both sides sleep */
     CROWDED_NS = 200000,                /* a yield that took so long: others need this CPU more */
     SPIN_TRIES = 4,
     SPIN_REST_SHORT = 16,
@@ -145,14 +146,14 @@ static inline bool yield_to_others(void)
 /* Look again and again for as long as it pays: briefly without a clock, then holding the GIL (to
  * give it up beside a busy Python thread costs milliseconds), then letting others have the CPU.
  * `look` says 1: there, 0: not yet, -1: no use in waiting; it is called without the GIL, too.
- * `beside`: the other side last ran on this CPU. `start` is set unless it was there at once. */
-static inline __attribute__((always_inline)) int spin_until(struct spin *spin, bool beside, int64_t timeout, int64_t *start,
+ * `beside`: the other side last ran on this CPU. `quick`: how many looks come before the first clock. `start` is set unless it was there at once. */
+static inline __attribute__((always_inline)) int spin_until(struct spin *spin, bool beside, int quick, int64_t timeout, int64_t *start,
                                                             int (*look)(void *), void *what)
 {
     int64_t limit = spin_limit(spin, timeout);
     bool crowded = false;
     int seen = 0;
-    for (int i = 0; limit && !beside && !seen && i < QUICK_LOOKS; i++) {
+    for (int i = 0; limit && !beside && !seen && i < quick; i++) {
         relax();
         seen = look(what);
     }
@@ -171,9 +172,11 @@ static inline __attribute__((always_inline)) int spin_until(struct spin *spin, b
     }
     if (!seen && first < limit) {
         Py_BEGIN_ALLOW_THREADS
-        do
+        do {
             crowded |= yield_to_others();
-        while (!(seen = look(what)) && io_now() - *start < limit);
+            for (int i = 0; !(seen = look(what)) && i < LOOKS_PER_YIELD; i++)
+                relax();
+        } while (!seen && io_now() - *start < limit);
         Py_END_ALLOW_THREADS
     }
     spin_done(spin, seen > 0, crowded);

@@ -109,7 +109,7 @@ static int await_state(Session *s, uint64_t wanted, int64_t timeout)
     int64_t start = 0;
     int seen = look(s, wanted);
     if (!seen)
-        seen = spin_until(&s->spin, s->peer_cpu == this_cpu(), timeout, &start, look_for,
+        seen = spin_until(&s->spin, s->peer_cpu == this_cpu(), QUICK_LOOKS, timeout, &start, look_for,
                           &(struct wish){s, wanted});
     if (seen)
         return seen < 0 ? BROKEN : 0;

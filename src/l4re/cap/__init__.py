@@ -8,7 +8,7 @@ that every descriptor has one owner whatever fails. What a dataspace or a gate
 does is left to their rooms; each registers its importer here.
 """
 
-from l4re.cap.capability import Capability
+from l4re.cap.capability import AtMost, Capability
 from l4re.cap.transfer import (
     Export,
     capability_behind,
@@ -20,6 +20,7 @@ from l4re.cap.transfer import (
 )
 
 __all__ = [
+    "AtMost",
     "Capability",
     "Export",
     "capability_behind",

@@ -16,7 +16,7 @@ from l4re.rights import Rights
 if TYPE_CHECKING:
     from l4re.cap.transfer import Export
 
-__all__ = ["Capability"]
+__all__ = ["AtMost", "Capability"]
 
 
 class Capability:
@@ -92,3 +92,30 @@ class Capability:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} closed>" if self.closed else f"<{type(self).__name__} {self.rights.letters()}>"
+
+
+class AtMost(Capability):
+    """A capability about to be handed over, lent by its owner: what arrives carries no more than ``rights``."""
+
+    __slots__ = ("_cap", "_most")
+
+    def __init__(self, cap: Capability, rights: Rights) -> None:
+        self._cap = cap
+        self._most = rights
+
+    @property
+    def rights(self) -> Rights:
+        return self._cap.rights & self._most
+
+    @property
+    def closed(self) -> bool:
+        return self._cap.closed
+
+    def close(self) -> None:
+        """Nothing: it is lent."""
+
+    def fileno(self) -> int:
+        return self._cap.fileno()
+
+    def export(self, rights: Rights | None = None) -> Export:
+        return self._cap.export(self._most if rights is None else self._most & rights)

@@ -11,6 +11,7 @@ import errno
 import operator
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
 
+from l4re._native import leaf
 from l4re.cap import Capability, Export, register_kind
 from l4re.errors import (
     AccessDenied,
@@ -25,14 +26,13 @@ from l4re.errors import (
     PermissionDenied,
 )
 from l4re.linux import maps, memfd
+from l4re.linux.fd import Fd
 from l4re.linux.memfd import Mapping, Seal
 from l4re.rights import DsFlags, Rights
 from l4re.wire.items import ItemKind
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
-
-    from l4re.linux.fd import Fd
 
 __all__ = ["NO_HINTS", "Dataspace", "DataspaceInfo", "Hints"]
 
@@ -65,7 +65,7 @@ class Hints(NamedTuple):
 NO_HINTS = Hints()
 
 
-class Dataspace(Capability):
+class Dataspace(Capability, leaf.Memory):
     """Memory that several processes may hold, map, read and write.
 
     Comes from an allocator, from a message or from the parent. Rights are R and W only. ``==`` tells whether two
@@ -75,7 +75,11 @@ class Dataspace(Capability):
     operation that uses it is done.
     """
 
-    __slots__ = ("_fd", "_handed_out", "_hints", "_identity", "_made", "_name", "_size", "_writable")
+    # The fields are the leaf's, which makes one of memory that arrives without __init__.
+    __slots__ = ("__weakref__",)
+    _fd: Fd | None
+    _hints: Hints
+    _made: dict[str, Dataspace] | None
 
     kind: ClassVar[str] = "dataspace"
     F: TypeAlias = DsFlags
@@ -84,14 +88,11 @@ class Dataspace(Capability):
         self, fd: Fd, size: int, *, writable: bool = True, name: str | None = None, hints: Hints = NO_HINTS
     ) -> None:
         """Take ``fd``, a memfd of exactly ``size`` bytes that was made here or validated."""
-        self._fd: Fd | None = fd
+        self._fd = fd
         self._size = size
         self._writable = writable
         self._name = name
         self._hints = hints
-        self._handed_out = False
-        self._made: dict[str, Dataspace] | None = None
-        self._identity: tuple[int, int] | None = None
 
     # ---- ownership ----
 
@@ -534,3 +535,4 @@ def _import(rights: Rights, value: int, fds: tuple[Fd, ...]) -> Dataspace:
 
 
 register_kind(ItemKind.DATASPACE, _import)
+leaf.receive_memory(Dataspace, ItemKind.DATASPACE, Fd, NO_HINTS)

@@ -156,11 +156,19 @@ class Gate(Capability, leaf.Caller):
         return self._slow(label, words, data, caps, timeout, oneway)
 
     def _resume(
-        self, session: CallPath, answer: Any, label: int, words: bytes, data: Any, timeout: float | None, oneway: bool
+        self,
+        session: CallPath,
+        answer: Any,
+        label: int,
+        words: bytes,
+        data: Any,
+        caps: Sequence[Capability | None],
+        timeout: float | None,
+        oneway: bool,
     ) -> Answer:
         """Go on where the leaf got an answer out of the ordinary."""
         deadline = None if timeout is None else deadline_after(timeout)
-        return self._finish(session, answer, label, words, data, (), deadline, oneway)
+        return self._finish(session, answer, label, words, data, caps, deadline, oneway)
 
     def _received(self, answer: Answer) -> Message:
         if answer[0] < 0:

@@ -57,8 +57,8 @@ def cap_reinterpret_cast(cap: Capability | Interface, target: type[_T]) -> _T:
     return bare
 
 
-def cap_dynamic_cast(cap: Capability | Interface, target: type[_T]) -> _T:
-    """Return ``cap`` as a ``target`` if the object says that it is one (META, one call).
+def cap_dynamic_cast(cap: Capability | Interface, target: type[_T], *, timeout: float | None = None) -> _T:
+    """Return ``cap`` as a ``target`` if the object says that it is one (META, one call of ``timeout`` seconds).
 
     Raises:
         BadProtocol: it says no, or does not answer META, or ``target`` has protocol 0, which says nothing.
@@ -74,7 +74,7 @@ def cap_dynamic_cast(cap: Capability | Interface, target: type[_T]) -> _T:
     if not hasattr(bare, "transact"):
         raise BadProtocol(f"{shown(bare)} is no {target.__name__} and cannot be asked")
     try:
-        supported = Meta(bare).supports(target.protocol)
+        supported = Meta(bare).within(timeout).supports(target.protocol)
     except (BadProtocol, NotImplementedByServer):
         raise BadProtocol(
             f"{shown(bare)} does not answer META, so it is unknown whether it is a {target.__name__}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, get_type_hints
+import types
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from l4re.interface.epiface import Epiface
 from l4re.interface.proxy import specs_of
 from l4re.interface.served import Served
 from l4re.interface.stubs import is_stub
+from l4re.wire.codecs import expanded, name_of
 from l4re.wire.scalars import SizedInt
 
 if TYPE_CHECKING:
@@ -43,15 +45,35 @@ def _check(obj: Epiface, spec: MethodSpec) -> None:
     spec.signature()
     implementation = getattr(obj, spec.name)
     if is_stub(implementation):
-        raise TypeError(f"{type(obj).__name__} does not implement {spec.where}")
+        if spec.default:
+            return
+        raise TypeError(f"{type(obj).__name__} does not implement {spec.where}{_wanted(spec)}")
     if not callable(implementation):
-        raise TypeError(f"{where} must be a method, as {spec.where} is")
+        raise TypeError(f"{where} must be a method, as {spec.where} is{_wanted(spec)}")
     try:
-        theirs = inspect.signature(implementation).parameters.values()
+        theirs = list(inspect.signature(implementation).parameters.values())
     except (TypeError, ValueError):
         return  # a callable that cannot be looked into
-    _check_parameters(where, spec, list(theirs))
-    _check_types(where, spec, implementation, list(theirs))
+    _check_parameters(where, spec, theirs)
+    _check_types(where, spec, implementation, theirs)
+
+
+def _wanted(spec: MethodSpec) -> str:
+    """Return what would be accepted, to be put behind a complaint."""
+    wanted = inspect.signature(spec.function)
+    parameters = [each.replace(annotation=_as_written(each.annotation)) for each in wanted.parameters.values()]
+    wanted = wanted.replace(parameters=parameters, return_annotation=_as_written(wanted.return_annotation))
+    return f"; `def {spec.name}{wanted}` would do"
+
+
+class _Unquoted(str):
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _as_written(annotation: Any) -> Any:
+    """Return an annotation that is shown without quotes."""
+    return _Unquoted(annotation) if isinstance(annotation, str) else annotation
 
 
 def _check_parameters(where: str, spec: MethodSpec, theirs: list[_Parameter]) -> None:
@@ -64,16 +86,18 @@ def _check_parameters(where: str, spec: MethodSpec, theirs: list[_Parameter]) ->
         if index < len(places):
             used.add(places[index].name)
         elif not any_place:
-            raise TypeError(f"{where} does not take argument {wanted.name!r} of {spec.where}")
+            raise TypeError(f"{where} does not take argument {wanted.name!r} of {spec.where}{_wanted(spec)}")
     for wanted in (p for p in spec.parameters if not p.by_place):
         if wanted.name in by_name:
             used.add(wanted.name)
         elif not any_name:
-            raise TypeError(f"{where} does not take argument {wanted.name!r} of {spec.where}")
+            raise TypeError(f"{where} does not take argument {wanted.name!r} of {spec.where}{_wanted(spec)}")
     for parameter in theirs:
         named = parameter.kind in (*_POSITIONAL, _Parameter.KEYWORD_ONLY)
         if named and parameter.name not in used and parameter.default is _Parameter.empty:
-            raise TypeError(f"{where} wants argument {parameter.name!r}, which {spec.where} does not have")
+            raise TypeError(
+                f"{where} wants argument {parameter.name!r}, which {spec.where} does not have{_wanted(spec)}"
+            )
 
 
 def _check_types(where: str, spec: MethodSpec, implementation: Any, theirs: list[_Parameter]) -> None:
@@ -88,25 +112,49 @@ def _check_types(where: str, spec: MethodSpec, implementation: Any, theirs: list
     for index, wanted in enumerate(spec.parameters):
         name = (places[index : index + 1] or [""])[0] if wanted.by_place else wanted.name
         if name in hints and not _compatible(promised[wanted.name], hints[name]):
-            said = _name(promised[wanted.name])
-            raise TypeError(f"{where}: argument {name!r} is {_name(hints[name])}, and {spec.where} says {said}")
+            said = f"{name_of(hints[name])}, and {spec.where} says {name_of(promised[wanted.name])}"
+            raise TypeError(f"{where}: argument {name!r} is {said}{_wanted(spec)}")
     if "return" in hints and not _compatible(hints["return"], promised["return"]):
-        raise TypeError(f"{where} returns {_name(hints['return'])}, and {spec.where} says {_name(promised['return'])}")
+        said = f"{name_of(hints['return'])}, and {spec.where} says {name_of(promised['return'])}"
+        raise TypeError(f"{where} returns {said}{_wanted(spec)}")
 
 
 def _compatible(given: Any, wanted: Any) -> bool:
-    """Whether a ``given`` may stand where ``wanted`` is expected, as far as plain classes tell."""
+    """Whether a ``given`` may stand where ``wanted`` is expected, as far as classes and their arguments tell."""
     given, wanted = _plain(given), _plain(wanted)
-    if given == wanted or Any in (given, wanted) or not isinstance(given, type) or not isinstance(wanted, type):
+    if given == wanted or Any in (given, wanted):
         return True
-    return issubclass(given, wanted) or (wanted is float and issubclass(given, int))
+    if _is_union(given):
+        return all(_compatible(each, wanted) for each in get_args(given))
+    if _is_union(wanted):
+        return any(_compatible(given, each) for each in get_args(wanted))
+    mine, theirs = get_origin(given) or given, get_origin(wanted) or wanted
+    if not isinstance(mine, type) or not isinstance(theirs, type) or getattr(theirs, "_is_protocol", False):
+        return True
+    if mine is not theirs:
+        return issubclass(mine, theirs) or (theirs is float and issubclass(mine, int))
+    parts, others = get_args(given), get_args(wanted)
+    if not parts or not others or Ellipsis in (*parts, *others):
+        return True
+    pairs = list(zip(parts, others, strict=False))
+    if mine is tuple:
+        return len(parts) == len(others) and all(_compatible(*pair) for pair in pairs)
+    return all(_compatible(one, other) and _compatible(other, one) for one, other in pairs)
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, types.UnionType)
 
 
 def _plain(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, SizedInt):
-        return int
-    return type(None) if annotation is None else annotation
-
-
-def _name(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    """Return what a type checker sees: no notes, no widths, what a NewType stands for."""
+    while True:
+        annotation = expanded(annotation)
+        if get_origin(annotation) is Annotated:
+            annotation = get_args(annotation)[0]
+        elif hasattr(annotation, "__supertype__"):
+            annotation = annotation.__supertype__
+        elif isinstance(annotation, type) and issubclass(annotation, SizedInt):
+            return int
+        else:
+            return type(None) if annotation is None else annotation

@@ -17,7 +17,7 @@ from l4re.errors import BadProtocol, MessageTooShort, NotImplementedByServer
 from l4re.interface.handlers import compile_handler, pack_answer
 from l4re.interface.meta import Meta, answer_meta
 from l4re.interface.parameters import is_coroutine
-from l4re.interface.proxy import Interface, interfaces_of, specs_of
+from l4re.interface.proxy import Interface, interfaces_of, specs_of, tell_apart
 from l4re.interface.served import Answer, Served
 from l4re.interface.stubs import is_stub
 from l4re.wire.marshal import OPCODE
@@ -67,10 +67,9 @@ class Epiface(Interface, Served):
         super().__init_subclass__(**options)
         cls._l4_tables = {}
         cls._l4_protocols = {each.protocol: {} for each in interfaces_of(cls)}
-        for spec in reversed(specs_of(cls)):
-            other = cls._l4_protocols[spec.protocol].setdefault(spec.opcode, spec)
-            if other is not spec:
-                raise TypeError(f"{cls.__name__}: {other.where} and {spec.where} have the same protocol and opcode")
+        tell_apart(cls)
+        for spec in specs_of(cls):
+            cls._l4_protocols[spec.protocol][spec.opcode] = spec
 
     def serve_request(
         self, rights: int, label: int, words: bytes, data: bytes, caps: tuple[Capability | None, ...]
@@ -108,7 +107,7 @@ class Epiface(Interface, Served):
             if spec is None:
                 raise NotImplementedByServer(f"{cls.__name__} has no operation {opcode} in protocol {label:#x}")
         implementation = getattr(self, spec.name)
-        if is_stub(implementation):
+        if is_stub(implementation) and not spec.default:
             raise NotImplementedByServer(f"{cls.__name__} does not implement {spec.where}")
         if _is_async(implementation):
             handler = compile_handler(spec, awaited=True)

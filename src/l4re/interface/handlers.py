@@ -40,7 +40,8 @@ def compile_handler(spec: MethodSpec, *, awaited: bool = False) -> Callable[...,
             source.line(f"if _l4_rights & {wanted} != {wanted}: raise {source.bind(denied)}(_l4_rights)")
         unpack = f"{source.bind(signature.request.unpack)}(_l4_words, _l4_data, _l4_caps)"
         signature.request.emit_unpack(source, names, unpack)
-        source.line(f"_l4_result = {'await ' if awaited else ''}_l4_self.{spec.name}({spec.call_arguments()})")
+        arguments = ", ".join(spec.call_arguments())
+        source.line(f"_l4_result = {'await ' if awaited else ''}_l4_self.{spec.name}({arguments})")
         results = [f"_l4_r{n}" for n in range(len(signature.reply.fields))]
         wrong = source.bind(functools.partial(_wrong, spec))
         if signature.many:
@@ -110,7 +111,7 @@ def _pack(spec: MethodSpec, server: object, values: tuple[Any, ...]) -> Any:
     """Pack results the plain way; what is wrong with them is the server's own mistake."""
     try:
         return spec.signature().reply.pack(values)
-    except (InvalidArgument, OutOfRange, MissingArgument) as error:
+    except (InvalidArgument, OutOfRange, MissingArgument, PermissionDenied) as error:
         raise WrongResult(f"{type(server).__name__}.{spec.name} must keep to its interface. {error.text}") from None
 
 

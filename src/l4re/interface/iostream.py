@@ -1,8 +1,9 @@
 """The message of a raw server or client: a stream of values and capabilities.
 
 As in L4Re values past the end read as 0 or empty, and what does not fit the 63 words is dropped (here with a
-warning). Unlike there, reading and writing have buffers of their own, so an answer may be begun before
-everything is read. The long area, which L4Re does not have, is `data` and `put`.
+warning); later values that are small enough still go in. Unlike there, reading and writing have buffers of their
+own, so an answer may be begun before everything is read. The long area, which L4Re does not have, is `data` and
+`put`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from l4re.wire.stream import Reader, Writer
 from l4re.wire.tag import MAX_CAPS, MAX_DATA, WORD, WORD_BYTES, Tag
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["Iostream"]
 
@@ -58,7 +59,8 @@ class Iostream(leaf.Frame):
     def tag(self) -> Tag:
         """What kind of message was received: label, words, items."""
         words = (len(self._words) + 7) >> 3
-        return Tag((self._label & 0xFFFF_FFFF_FFFF) << 16 | len(self.caps) << 6 | (words if words < 63 else 63))
+        word = (self._label & 0xFFFF_FFFF_FFFF) << 16 | len(self.caps) << 6 | (words if words < 63 else 63)
+        return int.__new__(Tag, word)
 
     @property
     def _source(self) -> Reader:
@@ -83,16 +85,21 @@ class Iostream(leaf.Frame):
     def get(self, kind: type[Any]) -> Any:
         """Return the next value of type ``kind``: ``U8`` to ``S64``, int, bool, float, str, bytes, an enum.
 
-        Past the end that is 0 or empty. For a capability class or an interface it is the next capability
-        received, None if there is no other.
+        Past the end that is 0 or empty, and what is left can still be read as something smaller. For a capability
+        class or an interface it is the next capability received, None if it is void or there is no other.
 
         Raises:
             InvalidArgument: what is there cannot be a ``kind``.
         """
         codec = codec_for(kind)
+        source = self._source
+        before = source.position
         try:
-            return codec.get(self._source)
-        except (MessageTooShort, MissingArgument):
+            return codec.get(source)
+        except MissingArgument:
+            return codec.empty()
+        except MessageTooShort:
+            source.position = before
             return codec.empty()
 
     def opcode(self) -> int:
@@ -109,27 +116,46 @@ class Iostream(leaf.Frame):
         """
         cap = capability_of(value)
         if cap is not None:
-            out = self._out
-            if len(out.caps) >= MAX_CAPS or len(out.buffer) + _ITEM * (len(out.caps) + 1) > WORD_BYTES:
-                self._drop("a capability")
-            else:
+            out = self._writer or self._out  # what most raw servers do with one: without a codec
+            if len(out.caps) < MAX_CAPS and len(out.buffer) + _ITEM * (len(out.caps) + 1) <= WORD_BYTES:
                 out.caps.append(cap)
-            return self
-        return self.write(value, bytes if isinstance(value, bytearray | memoryview) else type(value))
+                return self
+            return self._put(cap, Capability)
+        return self._put(value, bytes if isinstance(value, bytearray | memoryview) else type(value))
 
     def write(self, value: object, kind: Any) -> Self:
-        """Append ``value`` marshalled as ``kind``: ``ios.write(200, U8)``."""
+        """Append ``value`` marshalled as ``kind``: ``ios.write(200, U8)``, ``ios.write(None, Dataspace | None)``.
+
+        Raises:
+            WrongType, OutOfRange, InvalidArgument: it cannot travel as that.
+            MissingArgument: None for a capability that must be there.
+        """
+        return self._put(value, kind)
+
+    def _put(self, value: object, kind: Any) -> Self:
+        """Append ``value`` whole or, if it does not fit, not at all."""
         try:
             codec = codec_for(kind)
         except TypeError as error:
             raise WrongType(f"cannot send {shown(value)}: {error}") from None
-        if codec.shape is Shape.ITEM:
-            return self << value
-        before = len(self._out.buffer)
-        codec.put(self._out, value)
-        if len(self._out.buffer) + _ITEM * len(self._out.caps) > WORD_BYTES:
-            del self._out.buffer[before:]
-            self._drop(shown(value))
+        out = self._out
+        size, caps = len(out.buffer), len(out.caps)
+        try:
+            codec.put(out, value)
+            fits = len(out.caps) <= MAX_CAPS and len(out.buffer) + _ITEM * len(out.caps) <= WORD_BYTES
+        except MessageTooLong:
+            fits = False
+        except BaseException:
+            del out.buffer[size:], out.caps[caps:]
+            raise
+        if not fits:
+            del out.buffer[size:], out.caps[caps:]
+            what = "a capability" if codec.shape is Shape.ITEM else shown(value)
+            warnings.warn(
+                f"{what} does not fit the 63 words and {MAX_CAPS} capabilities of this message and was dropped",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         return self
 
     def put(self, data: bytes) -> None:
@@ -145,7 +171,9 @@ class Iostream(leaf.Frame):
     def answer(self) -> tuple[bytes, bytes, tuple[Capability | None, ...]]:
         """Return what was written: words, long data, capabilities."""
         out = self._writer
-        return (b"", self._long, ()) if out is None else (out.words(), self._long, tuple(out.caps))
+        if out is None:
+            return b"", self._long, ()
+        return out.words() if out.buffer else b"", self._long, tuple(out.caps)
 
     def call(self, cap: Capability | Interface, label: int = 0, timeout: float | None = None) -> Tag:
         """Send what was written, wait for the answer, and let `get` read that. Return its tag.
@@ -155,25 +183,34 @@ class Iostream(leaf.Frame):
         Raises:
             L4Error: the object answered with an error, or the call failed.
         """
-        target: Any = capability_of(cap)
-        transact = getattr(target, "transact", None)
-        if transact is None:
-            raise WrongType(f"only a gate can be called, not {shown(cap)}")
         words, data, caps = self.answer()
-        result, words, data, received = transact(label, words, data, caps, timeout)
+        result, words, data, received = _transact_of(cap)(label, words, data, caps, timeout)
         self._label, self._words, self.data, self.caps = result, words, data, received
         self._reader = None
         if result < 0:
             raise error_from_code(result, data.decode("utf-8", "replace"))
         return self.tag
 
+    def tell(self, cap: Capability | Interface, label: int = 0) -> None:
+        """Send what was written and wait for nothing; what the object makes of it stays unknown.
+
+        Raises:
+            L4Error: it could not be sent.
+        """
+        words, data, caps = self.answer()
+        _transact_of(cap)(label, words, data, caps, None, True)
+
     def reset(self) -> None:
         """Forget what was written."""
         self._writer = None
         self._long = b""
 
-    def _drop(self, what: str) -> None:
-        warnings.warn(f"{what} does not fit the 63 words of this message and was dropped", RuntimeWarning, stacklevel=3)
-
     def __repr__(self) -> str:
         return f"<Iostream {self.tag!r}, {len(self._out.buffer)} bytes and {len(self._out.caps)} capabilities written>"
+
+
+def _transact_of(cap: Capability | Interface) -> Callable[..., tuple[int, bytes, bytes, tuple[Any, ...]]]:
+    transact: Callable[..., Any] | None = getattr(capability_of(cap), "transact", None)
+    if transact is None:
+        raise WrongType(f"only a gate can be called, not {shown(cap)}")
+    return transact

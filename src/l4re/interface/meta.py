@@ -24,6 +24,8 @@ __all__ = ["Meta", "answer_meta", "handle_meta_request"]
 _WORD = Struct("=Q")
 _QUESTION = Struct("=i4x")
 _ARGUMENT = Struct("=i4xQ")
+#: Bytes of a name; leaves room in the 63 words.
+_NAME_MAX = 200
 _NUM_INTERFACES, _INTERFACE, _SUPPORTS = range(3)
 
 
@@ -73,7 +75,7 @@ def answer_meta(interface: type[Interface], source: Reader, out: Writer) -> int:
         if index >= len(found):
             return -Err.ERANGE
         codec_for(int).put(out, found[index].protocol)
-        codec_for(str).put(out, found[index].__name__[:200])
+        codec_for(str).put(out, found[index].__name__.encode()[:_NAME_MAX].decode(errors="ignore"))
         return 0
     if opcode == _SUPPORTS:
         protocol = source.scalar(_WORD)

@@ -24,13 +24,16 @@ from l4re.wire.tag import PROTO_EMPTY
 if TYPE_CHECKING:
     from l4re.cap import Capability
 
-__all__ = ["Interface", "interfaces_of", "specs_of"]
+__all__ = ["Interface", "interfaces_of", "specs_of", "tell_apart"]
 
 _RESERVED = frozenset(("aio", "cap", "obj_cap", "on_client_gone", "protocol", "serve_request", "within"))
 
 
 class Interface:
     """Base of typed interfaces; see `rpc`.
+
+    An interface may derive from several. Each counts its operations in its own protocol, and an object of the
+    derived one answers all of them.
 
     A proxy shares the capability it was made with: whoever closes one closes the other. It is as thread-safe
     as the capability, and may be handed on wherever a capability may.
@@ -129,11 +132,8 @@ def _define(cls: type[Interface], marked: dict[str, FunctionType], names: dict[s
     """Give a new interface its operations."""
     if not isinstance(cls.protocol, int):
         raise TypeError(f"{cls.__name__}.protocol must be an int, not {shown(cls.protocol)}")
-    inherited = [spec for spec in specs_of(cls) if spec.protocol == cls.protocol]
-    taken = {spec.opcode: spec.name for spec in inherited}
-    numbers = [number for number in taken if number is not None]
+    numbers = [spec.opcode for spec in specs_of(cls) if spec.protocol == cls.protocol and spec.opcode is not None]
     following = max(numbers) + 1 if numbers else 0
-    known = {spec.name: spec for spec in specs_of(cls)}
     names = {**names, cls.__name__: cls} if marked else names
     own: dict[str, MethodSpec] = {}
     cls._l4_specs = own
@@ -143,24 +143,17 @@ def _define(cls: type[Interface], marked: dict[str, FunctionType], names: dict[s
         assert mark is not None
         if name in _RESERVED or name.startswith("_l4_"):
             raise TypeError(f"{where}: every proxy or server has a {name!r} of its own; choose another name")
-        if name in known:
-            raise TypeError(f"{where}: {known[name].where} is an operation already; choose another name")
         if cls.protocol == PROTO_EMPTY:
             raise TypeError(f"{where}: an interface without a protocol has no operations; set {cls.__name__}.protocol")
         opcode = following if mark.opcode is AUTO else mark.opcode
         assert opcode is None or isinstance(opcode, int)
-        if opcode in taken:
-            number = "no opcode" if opcode is None else f"opcode {opcode}"
-            raise TypeError(f"{where}: {taken[opcode]!r} has {number} as well")
-        taken[opcode] = name
-        if None in taken and len(taken) > 1:
-            raise TypeError(f"{where}: without opcodes a protocol has one operation, here are {list(taken.values())}")
         if opcode is not None:
             following = opcode + 1
-        spec = MethodSpec(name, function, cls, cls.protocol, opcode, mark.rights, mark.oneway, names)
+        spec = MethodSpec(name, function, mark, cls, opcode, names)
         spec.define()
         own[name] = spec
         setattr(cls, name, lazy_stub(spec))
+    tell_apart(cls)
 
 
 def interfaces_of(cls: type[Interface]) -> list[type[Interface]]:
@@ -182,3 +175,21 @@ def specs_of(cls: type[Interface]) -> list[MethodSpec]:
         if issubclass(base, Interface) and not base._l4_server
         for spec in vars(base).get("_l4_specs", {}).values()
     ]
+
+
+def tell_apart(cls: type[Interface]) -> None:
+    """Raise TypeError unless every operation of ``cls`` has a name, and a number in its protocol, of its own."""
+    names: dict[str, MethodSpec] = {}
+    numbers: dict[tuple[int, int | None], MethodSpec] = {}
+    specs = specs_of(cls)
+    for spec in specs:
+        for other, what in (
+            (names.setdefault(spec.name, spec), "name"),
+            (numbers.setdefault((spec.protocol, spec.opcode), spec), f"protocol and opcode {spec.opcode}"),
+        ):
+            if other is not spec:
+                raise TypeError(f"{cls.__name__}: {other.where} and {spec.where} have the same {what}")
+    for spec in specs:
+        alone = numbers.get((spec.protocol, None), spec)
+        if alone is not spec:
+            raise TypeError(f"{cls.__name__}: {alone.where} has no opcode, so {spec.where} cannot have its protocol")

@@ -32,12 +32,15 @@ class Mark(NamedTuple):
     opcode: int | None | Auto
     rights: Rights
     oneway: bool
+    default: bool
 
 
 @overload
 def rpc(method: _F, /) -> _F: ...
 @overload
-def rpc(*, opcode: int | None | Auto = AUTO, rights: str | Rights = "", oneway: bool = False) -> Callable[[_F], _F]: ...
+def rpc(
+    *, opcode: int | None | Auto = AUTO, rights: str | Rights = "", oneway: bool = False, default: bool = False
+) -> Callable[[_F], _F]: ...
 def rpc(
     method: _F | None = None,
     /,
@@ -45,16 +48,24 @@ def rpc(
     opcode: int | None | Auto = AUTO,
     rights: str | Rights = "",
     oneway: bool = False,
+    default: bool = False,
 ) -> _F | Callable[[_F], _F]:
     """Make a method of an `Interface` an operation that clients call and servers implement.
 
-    The body is never run; ``raise NotImplementedError`` keeps type checkers content.
+    Its annotations say what travels: int, U8 to S64, bool, float, str, bytes, enums of integers, capabilities,
+    interfaces and numpy arrays; dataclasses, lists and tuples of these; ``X | None`` of each. A list, str or bytes
+    may state its `Length`, a capability its `Rights`: ``Annotated[Dataspace, Rights.R]`` is handed over with these
+    at most, and a receiver of less raises `PermissionDenied`.
+
+    A body of its own is what a server does that does not implement the operation; the client's side never runs
+    it. A body that is ``...``, or that says ``raise NotImplementedError``, is none: every server implements it.
 
     Args:
         opcode: its number; counts up in order of definition if not given. None: no number travels, and
             the operation is the only one of its protocol.
         rights: what the caller's capability must carry, out of ``"ws"``; else `PermissionDenied`.
         oneway: the client does not wait, and learns of no error.
+        default: the body counts even if there is nothing in it: servers need not implement the operation.
     """
     wanted = Rights.parse(rights) if isinstance(rights, str) else Rights(rights)
     if wanted & ~Rights.RWS:
@@ -65,10 +76,30 @@ def rpc(
     def apply(function: _F) -> _F:
         if not isinstance(function, FunctionType):
             raise TypeError(f"@rpc goes on plain methods, not on a {type(function).__name__}")
-        setattr(function, _MARK, Mark(function, opcode, wanted & ~Rights.R, oneway))
+        body = default or _has_body(function)
+        setattr(function, _MARK, Mark(function, opcode, wanted & ~Rights.R, oneway, body))
         return function
 
     return apply if method is None else apply(method)
+
+
+def _nothing() -> None: ...
+
+
+def _only_words() -> None:
+    """Say something."""
+
+
+_EMPTY: Final = {each.__code__.co_code for each in (_nothing, _only_words)}
+
+
+def _has_body(function: FunctionType) -> bool:
+    while isinstance(within := getattr(function, "__wrapped__", None), FunctionType):
+        function = within
+    code = function.__code__
+    if NotImplementedError.__name__ in code.co_names:
+        return False
+    return code.co_code not in _EMPTY or not {None, function.__doc__}.issuperset(code.co_consts)
 
 
 def mark_of(value: object) -> Mark | None:

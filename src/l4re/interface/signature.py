@@ -12,8 +12,8 @@ from types import FunctionType, NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from l4re.interface.parameters import Parameter, is_coroutine, parameters_of
-from l4re.rights import Rights
-from l4re.wire.codecs import codec_for
+from l4re.interface.rpc import Mark
+from l4re.wire.codecs import codec_for, expanded, scope
 from l4re.wire.marshal import Field, Layout
 
 if TYPE_CHECKING:
@@ -40,21 +40,20 @@ class MethodSpec:
         self,
         name: str,
         function: FunctionType,
+        mark: Mark,
         owner: type[Interface],
-        protocol: int,
         opcode: int | None,
-        rights: Rights,
-        oneway: bool,
         names: Mapping[str, Any] | None,
     ) -> None:
         """Note what is known when the class is made; ``names``: the local names at that place."""
         self.name = name
         self.function = function
         self.owner = owner
-        self.protocol = protocol
+        self.protocol = owner.protocol
         self.opcode = opcode
-        self.rights = rights
-        self.oneway = oneway
+        self.rights = mark.rights
+        self.oneway = mark.oneway
+        self.default = mark.default
         self.names = names
         self.parameters: tuple[Parameter, ...] = ()
         self.handler: Callable[..., Any] | None = None
@@ -108,32 +107,41 @@ class MethodSpec:
         return "an annotation"
 
     def _resolve(self) -> None:
+        before = scope.set(self.names)
+        try:
+            self._signature = self._read()
+        finally:
+            scope.reset(before)
+        self.names = None
+
+    def _read(self) -> Signature:
         hints = get_type_hints(self.function, localns=self.names, include_extras=True)
         arguments = []
         for parameter in self.parameters:
             what = f"argument {parameter.name!r}"
             if parameter.name not in hints:
-                raise TypeError(f"{self.where}: {what} has no annotation, so nobody knows how it travels")
+                said = f"nobody knows how it travels; say what it is, as `{parameter.name}: int`"
+                raise TypeError(f"{self.where}: {what} has no annotation, so {said}")
             arguments.append(self._field(what, hints[parameter.name]))
         if "return" not in hints:
             raise TypeError(f"{self.where}: the result has no annotation; say `-> None` if there is none")
-        returns = hints["return"]
+        returns = expanded(hints["return"])
         many = get_origin(returns) is tuple
         if returns in (None, NoneType):
             results = []
         elif many:
             types = () if get_args(returns) == ((),) else get_args(returns)
             if Ellipsis in types:
-                raise TypeError(f"{self.where}: the result {returns} has no fixed length, so it does not travel")
+                raise TypeError(
+                    f"{self.where}: the result {returns} has no fixed length, so it does not travel; a list does"
+                )
             results = [self._field(f"result {n}", each) for n, each in enumerate(types, 1)]
         else:
             results = [self._field("result", returns)]
         if self.oneway and (results or many):
             raise TypeError(f"{self.where}: a oneway operation has no answer, so its result must be None")
-        self._signature = Signature(
-            Layout(self.where, arguments, self.opcode), Layout(self.where, results), many, dict(hints)
-        )
-        self.names = None
+        request, reply = Layout(self.where, arguments, self.opcode), Layout(self.where, results)
+        return Signature(request, reply, many, dict(hints))
 
     def _field(self, what: str, annotation: Any) -> Field:
         try:
@@ -141,6 +149,6 @@ class MethodSpec:
         except TypeError as error:
             raise TypeError(f"{self.where}: {what}: {error}") from None
 
-    def call_arguments(self) -> str:
-        """Return the source text of the arguments, as the server's implementation is called."""
-        return ", ".join(p.name if p.by_place else f"{p.name}={p.name}" for p in self.parameters)
+    def call_arguments(self) -> list[str]:
+        """Return the source text of each argument, as the server's implementation is called."""
+        return [p.name if p.by_place else f"{p.name}={p.name}" for p in self.parameters]

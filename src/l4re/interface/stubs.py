@@ -50,6 +50,9 @@ def compile_stub(spec: MethodSpec, *, asynchronous: bool = False) -> Callable[..
     call = f"_l4_self._l4_transact({spec.protocol}, {message})"
     source.line(f"{'async ' if asynchronous else ''}def _l4_call({_parameters(spec, source)}):")
     with source.indented():
+        if spec.default and not asynchronous:
+            default = f"{source.bind(spec.function)}({', '.join(['_l4_self', *spec.call_arguments()])})"
+            source.line(f"if _l4_self._l4_server: return {default}")
         signature.request.emit_pack(source, names, pack)
         if spec.oneway:
             source.line(f"_l4_self._l4_send({spec.protocol}, {message}, oneway=True)")

@@ -71,7 +71,7 @@ class Irq(Capability):
         irq._loop = loop = leaf.open_loop(-1)
 
         def watch(pin: Pin) -> None:
-            pin.watch = loop.watch_pipe(pin.fileno(), pin)
+            pin.watched(loop, pin)
 
         source.on_added = watch
         return irq

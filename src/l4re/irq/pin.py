@@ -42,9 +42,14 @@ class Pin:
         #: Its place in the loop that looks at it.
         self.watch: leaf.Source | None = None
 
-    def fileno(self) -> int:
-        """The descriptor to watch, with ``Loop.watch_pipe``."""
-        return self._pipe.fileno()
+    def watched(self, loop: leaf.Loop, owner: object) -> None:
+        """Give the pipe to a loop, which says ``owner`` is ready.
+
+        Raises:
+            OSError: the loop cannot watch it; it stays ours.
+        """
+        self.watch = loop.watch_pipe(self._pipe.fileno(), owner)
+        self._pipe.detach()
 
     def look(self) -> tuple[bool, bool]:
         """See what the loop found in the pipe: (it was triggered, the holder is gone). New pins join the source."""

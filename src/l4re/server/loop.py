@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 from l4re._native import leaf
 from l4re.cap import Capability, export_all, import_all
-from l4re.errors import Busy, Closed, Err, InvalidArgument, L4Error
+from l4re.errors import Busy, Closed, Err, InvalidArgument, L4Error, reply_label
 from l4re.gate.gate import MAX_DATA, Answer
 from l4re.gate.threads import CallPath, enter, this_thread
 from l4re.interface import Later, WrongResult
@@ -103,7 +103,7 @@ class RegistryServer:
 
     One thread runs the loop; ``stop()`` may be called from any thread and from handlers, everything else from
     the loop's thread or while it does not run. ``spin_us`` bounds how long the loop looks at hot sessions
-    before it sleeps (default ``L4RE_SPIN_US`` or 50); the time adapts below that.
+    before it sleeps (default ``L4RE_SPIN_US`` or 100); the time adapts below that.
 
     With ``workers``, handlers of objects run in so many threads of their own, and the loop goes on meanwhile;
     what came over one session is served in order, one after the other. IRQ handlers, timeouts, hooks and
@@ -587,11 +587,15 @@ class RegistryServer:
 
     def _failed(self, obj: Served, error: BaseException) -> Answer:
         """The reply of a handler that raised: a code and, beyond L4Re, words."""
-        if isinstance(error, L4Error):
-            return -int(error.code), b"", str(error).encode(errors="replace")[:MAX_DATA], ()
+        try:
+            text = str(error)
+            if isinstance(error, L4Error):
+                return reply_label(error), b"", text.encode(errors="replace")[:MAX_DATA], ()
+        except Exception:  # a class of the program's own may do anything
+            text = "its text cannot be had"
         name = type(obj).__name__
         log.error("%s: a handler raised an exception", name, exc_info=error)
-        text = f"{name} raised {type(error).__name__}: {error}"
+        text = f"{name} raised {type(error).__name__}: {text}"
         if self._hooks is not None and isinstance(error, Exception):
             self._hooks.error(obj, error)
         return -int(Err.EIO), b"", text.encode(errors="replace")[:MAX_DATA], ()

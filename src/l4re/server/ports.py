@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Binding", "Port", "PortInfo", "PortNode", "PortTree"]
 
-#: Messages of one port handled before others have their turn.
-ROUND = 64
+#: Messages of one port handled before others have their turn: to open a session takes as long as fifty calls.
+ROUND = 1
 
 #: Rounds that empty the queue of any port, whatever is in it.
-ROUNDS = 64
+ROUNDS = 4096
 
 _SESSION_SEALS = 0x0002 | 0x0004  # F_SEAL_SHRINK | F_SEAL_GROW
 _WRITE_SEALS = 0x0008 | 0x0010  # F_SEAL_WRITE | F_SEAL_FUTURE_WRITE

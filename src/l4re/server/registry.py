@@ -96,7 +96,7 @@ class ObjectRegistry:
         server = self._server
 
         def watch(pin: Pin) -> None:
-            pin.watch = server._leaf.watch_pipe(pin.fileno(), IrqPort(server, pin, handler))
+            pin.watched(server._leaf, IrqPort(server, pin, handler))
             if pin.counts:
                 server._held(1)
 
@@ -188,27 +188,37 @@ class ObjectRegistry:
 
 
 class IrqPort:
-    """A pin in the loop: triggers run the handler."""
+    """A pin in the loop: triggers run the handler, which the leaf calls by itself as ``triggered``.
 
-    __slots__ = ("_handler", "_pin", "_server")
+    The pipe was emptied before, so that a trigger meanwhile is not lost.
+    """
+
+    __slots__ = ("_pin", "_server", "triggered")
 
     def __init__(self, server: RegistryServer, pin: Pin, handler: IrqHandler) -> None:
         self._server = server
         self._pin = pin
-        self._handler = handler
+        self.triggered = handler.dispatch
 
-    def triggered(self) -> None:
-        """Run the handler: the pipe was emptied before, so that a trigger meanwhile is not lost."""
-        try:
-            self._handler.dispatch()
-        except Exception as error:
-            log.error("%s: an IRQ handler raised an exception", type(self._handler).__name__, exc_info=error)
+    def failed(self, error: BaseException) -> None:
+        """Hear what the handler raised.
+
+        Raises:
+            BaseException: ``error``, if it is to end the program.
+        """
+        if not isinstance(error, Exception):
+            raise error
+        name = type(getattr(self.triggered, "__self__", self.triggered)).__name__
+        log.error("%s: an IRQ handler raised an exception", name, exc_info=error)
 
     def ready(self) -> None:
         """Handle what is out of the ordinary; believe the end last."""
         triggered, gone = self._pin.look()
         if triggered:
-            self.triggered()
+            try:
+                self.triggered()
+            except BaseException as error:
+                self.failed(error)
         if gone and not self._pin.source.closed:
             self._pin.source.remove(self._pin)
             if self._pin.counts:

@@ -3,7 +3,8 @@
 A codec says what a value must be in words a user understands; whoever calls it adds the method and the
 argument. Rooms above add kinds of values with `register_codec` (capabilities are added by ``interface``).
 
-A codec may be *fast*: then it also gives the source text that the code generator puts in line.
+A codec may be *fast*: then it also gives the source text that the code generator puts in line. Codecs of values
+that hold others are in `composites`, which is loaded with the first of them.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ import functools
 import operator
 import reprlib
 import struct
-import types
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from struct import Struct
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, get_args, get_origin
 
-from l4re.errors import InvalidArgument, MessageTooShort, OutOfRange, WrongType
-from l4re.wire.scalars import S64, SizedInt
-from l4re.wire.stream import Reader, Writer
+from l4re.errors import InvalidArgument, L4Error, MessageTooShort, OutOfRange, WrongType
+from l4re.wire.scalars import S64, Length, SizedInt
+from l4re.wire.stream import LENGTH, Reader, Writer
 
 __all__ = [
+    "BlobCodec",
     "BoolCodec",
     "BytesCodec",
     "Codec",
@@ -33,8 +35,12 @@ __all__ = [
     "Shape",
     "StrCodec",
     "codec_for",
+    "expanded",
+    "name_of",
     "register_codec",
+    "scope",
     "shown",
+    "within",
 ]
 
 _repr = reprlib.Repr()
@@ -50,10 +56,18 @@ def shown(value: object) -> str:
     return "None" if value is None else f"{text} ({type(value).__name__})"
 
 
+def within(place: str, error: L4Error) -> L4Error:
+    """Return ``error`` again, its text and its facts, with ``place`` in front."""
+    again = type(error)(f"{place} {error.text}", code=error.code)
+    vars(again).update({name: fact for name, fact in vars(error).items() if name != "text"})
+    return again
+
+
 class Shape(enum.Enum):
     """How a codec's values sit in a message; tells the code generator what to do."""
 
     SCALAR = "one number at its natural alignment"
+    STRUCT = "numbers at known distances"
     BLOB = "a length and bytes"
     ITEM = "a capability"
     OTHER = "only put() and get() know"
@@ -65,6 +79,12 @@ class Codec(ABC):
     #: What the annotation is called in messages.
     name: str
     shape: Shape = Shape.OTHER
+    #: For values of a fixed size: a multiple of what they begin at, and their ``struct`` codes, padding included.
+    align: int = 0
+    code: str = ""
+    #: What a value takes at least: bytes, and capabilities.
+    least: int = 0
+    items: int = 0
 
     @abstractmethod
     def put(self, out: Writer, value: Any) -> None:
@@ -91,6 +111,14 @@ class Codec(ABC):
         """An expression for what is packed: a number, bytes, or a capability."""
         return var
 
+    def numbers(self, var: str, bind: Callable[[object], str]) -> list[str]:
+        """For values of a fixed size: an expression for each number that is packed."""
+        return [self.to_wire(var, bind)]
+
+    def targets(self, var: str) -> list[str]:
+        """For values of a fixed size: a name for each number that is unpacked."""
+        return [var]
+
     def arrived(self, var: str, bind: Callable[[object], str]) -> str:
         """For capabilities: an expression that is false for a received one which ``get`` must look at."""
         return ""
@@ -109,6 +137,7 @@ class ScalarCodec(Codec):
         self.name = name
         self._empty = empty
         self.struct = Struct("=" + code)
+        self.align = self.least = self.struct.size
         self.code = code
         self.low = low
         self.high = high
@@ -210,11 +239,21 @@ class EnumCodec(ScalarCodec):
         return f"{bind(self.cls)}({var})"
 
 
-class StrCodec(Codec):
+class BlobCodec(Codec):
+    """Bytes behind their length, which is a machine word unless the annotation says otherwise."""
+
+    shape = Shape.BLOB
+
+    def __init__(self, length: type[SizedInt] | None = None) -> None:
+        self.length = LENGTH if length is None else Struct("=" + length.format)
+        self.code = self.length.format[1:]
+        self.least = self.length.size
+
+
+class StrCodec(BlobCodec):
     """UTF-8 with a length that counts the closing NUL, as L4Re's strings."""
 
     name = "str"
-    shape = Shape.BLOB
     tail: Final = b"\0"
 
     def put(self, out: Writer, value: Any) -> None:
@@ -224,10 +263,10 @@ class StrCodec(Codec):
             data = value.encode()
         except UnicodeEncodeError as error:
             raise InvalidArgument(f"must be text that UTF-8 can express, not {shown(value)} ({error.reason})") from None
-        out.blob(data, self.tail)
+        out.blob(data, self.tail, self.length)
 
     def get(self, source: Reader) -> str:
-        data = source.blob()
+        data = source.blob(self.length)
         if not data:
             raise MessageTooShort("a string has at least its closing NUL, and this one has length 0")
         try:
@@ -254,19 +293,18 @@ def _text(data: bytes) -> str:
     return data[:-1].decode()
 
 
-class BytesCodec(Codec):
-    """Bytes with their length in front."""
+class BytesCodec(BlobCodec):
+    """Any bytes."""
 
     name = "bytes"
-    shape = Shape.BLOB
 
     def put(self, out: Writer, value: Any) -> None:
         if not isinstance(value, bytes | bytearray | memoryview):
             raise self.wrong(value)
-        out.blob(bytes(value))
+        out.blob(bytes(value), b"", self.length)
 
     def get(self, source: Reader) -> bytes:
-        return source.blob()
+        return source.blob(self.length)
 
     def empty(self) -> bytes:
         return b""
@@ -277,11 +315,13 @@ class BytesCodec(Codec):
 
 _INT = ScalarCodec("int", S64.format, -(1 << 63), (1 << 63) - 1)  # type: ignore[attr-defined]
 _known: dict[object, Codec] = {int: _INT, bool: BoolCodec(), float: FloatCodec(), str: StrCodec(), bytes: BytesCodec()}
-_makers: list[Callable[[Any], Codec | None]] = []
+#: Local names of the place where an annotation stands; a dataclass defined there may need them.
+scope: ContextVar[Mapping[str, Any] | None] = ContextVar("scope", default=None)
+_makers: list[Callable[[Any, tuple[Any, ...]], Codec | None]] = []
 
 
-def register_codec(maker: Callable[[Any], Codec | None]) -> None:
-    """Let ``maker`` have a look at annotations nobody knows; it returns a codec or None."""
+def register_codec(maker: Callable[[Any, tuple[Any, ...]], Codec | None]) -> None:
+    """Let ``maker`` have a look at annotations nobody knows, and the notes on them; it returns a codec or None."""
     _makers.append(maker)
 
 
@@ -294,23 +334,30 @@ def codec_for(annotation: Any) -> Codec:
     try:
         found = _known.get(annotation)
     except TypeError:  # not hashable
-        found = None
+        return _make(annotation)
     if found is None:
-        found = _make(annotation)
-        _known[annotation] = found
+        found = _known[annotation] = _make(annotation)
     return found
 
 
+def expanded(annotation: Any) -> Any:
+    """Return what an alias made by a ``type`` statement stands for; anything else as it is."""
+    alias = get_origin(annotation) or annotation
+    if isinstance(alias, type) or not hasattr(alias, "__value__"):
+        return annotation
+    value = alias.__value__
+    if alias is not annotation:
+        given = dict(zip(alias.__type_params__, get_args(annotation), strict=True))
+        value = value[tuple(given[parameter] for parameter in value.__parameters__)]
+    return expanded(value)
+
+
 def _make(annotation: Any) -> Codec:
+    annotation = expanded(annotation)
     if get_origin(annotation) is Annotated:
         base, *notes = get_args(annotation)
-        for note in notes:
-            if isinstance(note, type) and issubclass(note, SizedInt):
-                if isinstance(base, type) and issubclass(base, enum.Enum):
-                    return EnumCodec(base, note)
-                if base is int:
-                    return codec_for(note)
-        return codec_for(base)
+        codec = _noted(expanded(base), tuple(notes))
+        return codec_for(base) if codec is None else codec
     if hasattr(annotation, "__supertype__"):  # a NewType
         return codec_for(annotation.__supertype__)
     if isinstance(annotation, type):
@@ -319,13 +366,43 @@ def _make(annotation: Any) -> Codec:
         if issubclass(annotation, enum.Enum):
             return EnumCodec(annotation)
     for maker in _makers:
-        codec = maker(annotation)
+        codec = maker(annotation, ())
         if codec is not None:
             return codec
-    shown_as = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    if get_origin(annotation) in (Union, types.UnionType):
-        shown_as += " (of unions only `capability | None` travels)"
+    from l4re.wire.composites import composite
+
+    codec = composite(annotation, codec_for)
+    if codec is not None:
+        return codec
     raise TypeError(
-        f"values of type {shown_as} do not travel; "
-        "int, U8 to S64, bool, float, str, bytes, enums of integers and capabilities do"
+        f"values of type {name_of(annotation)} do not travel; int, U8 to S64, bool, float, str, bytes, enums of "
+        "integers, capabilities and numpy arrays do, and dataclasses, lists, tuples and `| None` of these"
     )
+
+
+def _noted(base: Any, notes: tuple[Any, ...]) -> Codec | None:
+    """Return the codec for ``Annotated[base, *notes]`` if the notes change anything."""
+    for note in notes:
+        if isinstance(note, type) and issubclass(note, SizedInt):
+            if isinstance(base, type) and issubclass(base, enum.Enum):
+                return EnumCodec(base, note)
+            if base is int:
+                return codec_for(note)
+        if isinstance(note, Length):
+            if base in (str, bytes):
+                return (StrCodec if base is str else BytesCodec)(note.kind)
+            from l4re.wire.composites import counted
+
+            return counted(base, note, codec_for)
+    for maker in _makers:
+        codec = maker(base, notes)
+        if codec is not None:
+            return codec
+    return None
+
+
+def name_of(annotation: Any) -> str:
+    """Return how messages call an annotation."""
+    if annotation in (None, type(None)):
+        return "None"
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)

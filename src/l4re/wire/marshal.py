@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Any, NamedTuple
 
-from l4re.errors import InvalidArgument, L4Error, MessageTooLong, MessageTooShort, MissingArgument
-from l4re.wire.codecs import Codec, Shape
+from l4re.errors import L4Error, MessageTooLong
+from l4re.wire.codecs import Codec, Shape, within
 from l4re.wire.source import Source
 from l4re.wire.stream import LENGTH, Reader, Writer
 from l4re.wire.tag import MAX_CAPS, MAX_DATA, MAX_WORDS, WORD, WORD_BYTES
@@ -45,7 +45,8 @@ class Layout:
         self.where = where
         self.fields = tuple(fields)
         self.opcode = opcode
-        self.items = sum(field.codec.shape is Shape.ITEM for field in self.fields)
+        self.items = sum(field.codec.items for field in self.fields)
+        #: Bytes for which the words have room beside these capabilities.
         self.limit = WORD_BYTES - _ITEM_WORDS * WORD * self.items
         #: Numbers only, and few enough for the words: no long data, no capabilities.
         self.plain = len(self.fields) < MAX_WORDS and all(f.codec.shape is Shape.SCALAR for f in self.fields)
@@ -58,18 +59,23 @@ class Layout:
 
         Raises:
             WrongType, OutOfRange, InvalidArgument, MissingArgument: a value that does not fit its field.
-            MessageTooLong: more than a message takes.
+            PermissionDenied: a capability that carries less than its field promises.
+            MessageTooLong: more than a message takes, in bytes or in capabilities.
         """
-        out = Writer()
-        if self.opcode is not None:
-            out.scalar(OPCODE, self.opcode)
-        for field, value in zip(self.fields, values, strict=True):
-            try:
-                field.codec.put(out, value)
-            except L4Error as error:
-                raise self._named(field, error) from None
-        stream = out.words()
-        if len(stream) <= self.limit:
+        beside: dict[int, Any] = {}
+        while True:
+            out = self._written(values, beside)
+            stream = out.words()
+            if len(stream) <= MAX_DATA or len(stream) - sum(out.blocks) > MAX_DATA:
+                break
+            beside[out.blocks.index(max(out.blocks))] = None
+        if len(out.caps) > MAX_CAPS:
+            raise MessageTooLong(
+                f"{self.where}: {len(out.caps)} capabilities, and a message takes at most {MAX_CAPS}",
+                size=len(out.caps),
+                limit=MAX_CAPS,
+            )
+        if len(stream) <= WORD_BYTES - _ITEM_WORDS * WORD * len(out.caps):
             return stream, b"", tuple(out.caps)
         if len(stream) > MAX_DATA:
             raise MessageTooLong(
@@ -80,12 +86,24 @@ class Layout:
             )
         return b"", stream, tuple(out.caps)
 
+    def _written(self, values: Sequence[Any], beside: dict[int, Any]) -> Writer:
+        out = Writer(beside)
+        if self.opcode is not None:
+            out.scalar(OPCODE, self.opcode)
+        for field, value in zip(self.fields, values, strict=True):
+            try:
+                field.codec.put(out, value)
+            except L4Error as error:
+                raise within(f"{self.where}: {field.name}", error) from None
+        return out
+
     def unpack(self, words: bytes, data: bytes, caps: Sequence[Any]) -> tuple[Any, ...]:
         """Return the values of a received message, checked.
 
         Raises:
             MessageTooShort: bytes or capabilities are missing.
             InvalidArgument, MissingArgument: a value that cannot be one of its field.
+            PermissionDenied: a capability that carries less than its field promises.
         """
         source = Reader(words or data, caps)
         if self.opcode is not None:
@@ -94,16 +112,9 @@ class Layout:
         for field in self.fields:
             try:
                 values.append(field.codec.get(source))
-            except (InvalidArgument, MissingArgument, MessageTooShort) as error:
-                raise self._named(field, error) from None
+            except L4Error as error:
+                raise within(f"{self.where}: {field.name}", error) from None
         return tuple(values)
-
-    def _named(self, field: Field, error: L4Error) -> L4Error:
-        """Return ``error`` again, naming the operation and the value."""
-        named = type(error)(f"{self.where}: {field.name} {error.text}")
-        if isinstance(error, MessageTooLong) and isinstance(named, MessageTooLong):
-            named.size, named.limit = error.size, error.limit
-        return named
 
     def emit_pack(self, source: Source, variables: Sequence[str], slow: str) -> None:
         """Write code that sets ``_l4_words``, ``_l4_data`` and ``_l4_caps`` from ``variables``.

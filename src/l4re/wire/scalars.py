@@ -2,6 +2,8 @@
 
 In an annotation ``U8`` says how a value travels; to a type checker it is ``int``, so plain integers are
 passed and returned. Called, ``U8(200)`` checks the range and remembers the width: ``ios << U8(200)``.
+
+``Annotated[list[U32], Length(U8)]`` says how wide the length is that travels in front of something.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from l4re.errors import OutOfRange
 
-__all__ = ["S8", "S16", "S32", "S64", "U8", "U16", "U32", "U64", "Opcode", "SizedInt"]
+__all__ = ["S8", "S16", "S32", "S64", "U8", "U16", "U32", "U64", "Length", "Opcode", "SizedInt"]
 
 
 class SizedInt(int):
@@ -76,3 +78,25 @@ else:
 
     class Opcode(SizedInt, code="i", bits=32, signed=True):
         """The number of an operation, first in a request."""
+
+
+class Length:
+    """In an annotation, how wide the length in front of a list, a str or bytes is: ``Annotated[bytes, Length(U16)]``.
+
+    Without it a list has 16 bits, as L4Re's ``Array``; a str and bytes have a machine word, as L4Re's strings.
+    """
+
+    def __init__(self, kind: type[int]) -> None:
+        """Say one of ``U8``, ``U16``, ``U32`` and ``U64``."""
+        if not (issubclass(kind, SizedInt) and kind.low == 0):
+            raise TypeError(f"a length is U8, U16, U32 or U64, not {kind.__name__}")
+        self.kind: type[SizedInt] = kind
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Length) and other.kind is self.kind
+
+    def __hash__(self) -> int:
+        return hash((Length, self.kind))
+
+    def __repr__(self) -> str:
+        return f"Length({self.kind.__name__})"

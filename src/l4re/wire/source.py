@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from l4re.wire.codecs import ScalarCodec, Shape
-from l4re.wire.stream import LENGTH
+from l4re.wire.codecs import Shape
 from l4re.wire.tag import MAX_DATA, WORD
 
 if TYPE_CHECKING:
@@ -34,13 +33,13 @@ class Run:
         self.targets: list[str] = []
         self.blob = ""
 
-    def append(self, code: str, size: int, argument: str, target: str) -> None:
-        """Put a number at its natural alignment."""
-        pad = -self.reach % size
+    def append(self, code: str, align: int, size: int, arguments: list[str], targets: list[str]) -> None:
+        """Put a number, or those of a struct, at its natural alignment."""
+        pad = -self.reach % align
         self.code += f"{pad}x{code}" if pad else code
         self.reach += pad + size
-        self.arguments.append(argument)
-        self.targets.append(target)
+        self.arguments += arguments
+        self.targets += targets
 
 
 class Runs(NamedTuple):
@@ -103,20 +102,21 @@ class Source:
         runs = [Run()]
         blobs: list[tuple[str, str]] = []
         if layout.opcode is not None:
-            runs[0].append("i", 4, str(layout.opcode), "")
+            runs[0].append("i", 4, 4, [str(layout.opcode)], [""])
         for variable, entry in pairs:
             codec = entry.codec
             if codec.shape is Shape.ITEM:
                 continue
-            code, size = (codec.code, codec.struct.size) if isinstance(codec, ScalarCodec) else ("Q", LENGTH.size)
-            if runs[-1].blob or size > runs[-1].align:
-                runs.append(Run(align=size))
+            code, size = codec.code, codec.least
+            align = codec.align or size  # a blob's length
+            if runs[-1].blob or align > runs[-1].align:
+                runs.append(Run(align))
             if codec.shape is Shape.BLOB:
                 blobs.append((f"_l4_{variable}_b", codec.to_wire(variable, self.bind)))
-                runs[-1].append(code, size, f"{self.bind(len)}(_l4_{variable}_b)", f"_l4_{variable}_n")
+                runs[-1].append(code, align, size, [f"{self.bind(len)}(_l4_{variable}_b)"], [f"_l4_{variable}_n"])
                 runs[-1].blob = variable
             else:
-                runs[-1].append(code, size, codec.to_wire(variable, self.bind), variable)
+                runs[-1].append(code, align, size, codec.numbers(variable, self.bind), codec.targets(variable))
         return Runs([run for run in runs if run.code], layout.opcode, blobs)
 
     def pack_runs(self, runs: Runs) -> bool:

@@ -7,7 +7,9 @@ the protocol of a request, the result of a reply.
 from __future__ import annotations
 
 from enum import IntFlag
-from typing import Final
+from typing import Final, Self
+
+from l4re.wire.number import WORD_MASK, Number
 
 __all__ = ["MAX_CAPS", "MAX_DATA", "MAX_WORDS", "PROTO_EMPTY", "WORD", "WORD_BYTES", "Tag", "TagFlags"]
 
@@ -23,7 +25,6 @@ MAX_CAPS: Final = 16
 #: The label of an interface without a protocol of its own; it is passed over in dispatch and META.
 PROTO_EMPTY: Final = -19
 
-_WORD_MASK = (1 << 64) - 1
 _LABEL_SIGN = 1 << 47
 
 
@@ -37,17 +38,18 @@ class TagFlags(IntFlag):
     ERROR = 0x8000
 
 
-class Tag(int):
+class Tag(Number):
     """A tag as the unsigned machine word it is; ``Tag(word)`` or `Tag.make`."""
 
     __slots__ = ()
 
     @classmethod
-    def make(cls, label: int, words: int = 0, items: int = 0, flags: int = 0) -> Tag:
+    def make(cls, label: int, words: int = 0, items: int = 0, flags: int = 0) -> Self:
         """Compose a tag. As in L4 a word count above 63 becomes 63; other fields keep their low bits."""
         if words > MAX_WORDS:
             words = MAX_WORDS
-        return cls(((int(label) << 16) | (int(flags) & 0xF000) | ((items & 0x3F) << 6) | (words & 0x3F)) & _WORD_MASK)
+        word = (int(label) << 16) | (int(flags) & 0xF000) | ((items & 0x3F) << 6) | (words & 0x3F)
+        return int.__new__(cls, word & WORD_MASK)  # past the check that nothing could fail
 
     @property
     def label(self) -> int:
