@@ -96,8 +96,7 @@ class Irq(Capability):
         if self._handled or self._loop is None:
             raise Exists(f"{self!r} has a handler already")
         for pin in self._source.pins:
-            if pin.watch is not None:
-                pin.watch.close()
+            pin.unwatched()
         self._loop.close()
         self._loop, self._handled = None, True
         self._source.on_added = watch
