@@ -29,7 +29,9 @@ from l4re import (
     rpc,
 )
 from l4re.testing import wait_until
+from l4re.wire.session import State
 from support.processes import PATIENCE, Background, Child, Link, Running
+from support.rawpeer import RawClient
 
 
 class Desk(Interface):
@@ -264,3 +266,28 @@ def test_threads_that_answer_at_once_settle_it_once() -> None:
                 racer.join()
             assert sorted(outcomes) == [False, False, False, True]
             assert call.join()[1] == "first"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_client_that_asks_again_before_its_answer_loses_its_session_or_the_answer_and_others_are_served(
+    workers: int,
+) -> None:
+    with RegistryServer(workers=workers) as server:
+        obj = RawLater(server)
+        local = server.registry.register_obj(obj)
+        with local.mint() as gate, local.mint() as honest, RawClient(gate.fileno()) as raw, Running(server):
+            first = raw.post()
+            waiting(obj)
+            raw.page.set_state(first + 1, State.POSTED)
+            raw.ring()
+            if workers:
+                waiting(obj, 2)
+                assert not obj.replies[0].answer()  # not to the second question
+            else:
+                raw.ended()
+                assert obj.replies[0].gone
+                assert not obj.replies[0].answer()
+            call = Background(honest.call)
+            waiting(obj, 3 if workers else 2)
+            assert obj.replies[-1].answer()
+            call.join()
