@@ -120,7 +120,7 @@ def test_the_counters_of_an_idle_server_and_an_idle_session_stand_still() -> Non
             for at in range(1000):
                 assert gate.call(b"%d" % at).data == b"%d" % at
             (session,) = gate._sessions.values()
-            wait_until(lambda: server.stats()["hot"] == 0)
+            wait_until(lambda: server.stats().hot == 0)
             before, mine = server.stats(), session.stats()  # type: ignore[attr-defined]
             time.sleep(1)
             assert server.stats() == before

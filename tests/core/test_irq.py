@@ -267,7 +267,7 @@ def test_holders_that_are_gone_take_nothing_along(start: Start, receiver: str) -
                     pass
                 assert counter.count >= 1
                 seen = counter.count
-                assert server.stats()["holders"] == 1
+                assert server.stats().holders == 1
                 held.trigger()
                 server.step(None)
                 assert counter.count == seen + 1

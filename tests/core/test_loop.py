@@ -70,7 +70,7 @@ def test_it_is_orphaned_when_the_last_of_all_holders_is_gone(last: str) -> None:
             for name, holder in holders.items():
                 if name != last:
                     holder.close()
-            wait_until(lambda: server.stats()["holders"] == 1)
+            wait_until(lambda: server.stats().holders == 1)
             assert loop.thread.is_alive()
             holders[last].close()
             assert loop.join() is LoopEnd.ORPHANED

@@ -280,7 +280,6 @@ def implemented(function: Any) -> Any:
     return type("Server", (Calc, Epiface), {"add": function})()
 
 
-async def _awaited(self: object, a: int, b: int, c: float) -> int: ...  # type: ignore[empty-body]
 def _no_b(self: object, a: int, *, c: float) -> int: ...  # type: ignore[empty-body]
 def _no_c(self: object, a: int, b: int) -> int: ...  # type: ignore[empty-body]
 def _extra(self: object, a: int, b: int, d: int, *, c: float) -> int: ...  # type: ignore[empty-body]
@@ -293,7 +292,6 @@ def _gives_str(self: object, a: int, b: int, *, c: float) -> str: ...  # type: i
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (_awaited, "Server.add is a coroutine"),
         (_no_b, "Server.add does not take argument 'b' of Calc.add"),
         (_no_c, "Server.add does not take argument 'c' of Calc.add"),
         (_extra, "Server.add wants argument 'd', which Calc.add does not have"),

@@ -393,7 +393,7 @@ def test_a_server_that_returns_something_else_is_told_so(result: object) -> None
     if result is not None:
         with pytest.raises(ServerError):
             Calc(gate).store("")
-    assert all(type(error) is TypeError for error in gate.unexpected)
+    assert all(isinstance(error, TypeError) for error in gate.unexpected)
     assert "Bad.sub" in str(gate.unexpected[0])
     assert "Bad.both must return a tuple of 4" in str(gate.unexpected[1])
 

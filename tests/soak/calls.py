@@ -262,7 +262,7 @@ def serve(seconds: float, clients: int, server_cpus: str, client_cpus: str, oute
     if ended is not l4re.LoopEnd.ORPHANED:
         wrong.append(f"the loop ended as {ended}")
     counts = {"requests": counter.requests, "killed": killed, "gone": counter.gone, "wrong": wrong[:20]}
-    print(json.dumps({**counts, "leaf": leaf.__file__, **stats}), flush=True)
+    print(json.dumps({**counts, "leaf": leaf.__file__, **stats._asdict()}), flush=True)
     return 1 if wrong else 0
 
 

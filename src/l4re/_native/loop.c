@@ -52,7 +52,8 @@ struct loop {
     bool inside;                        /* in next() or run() */
     bool calling;                       /* inside, but in the hands of a handler */
     int haste;                          /* how soon run() is wanted back */
-    Source *serving;                    /* whose request a handler has; borrowed from serve() */
+    Source *serving;                    /* whose request a handler has; borrowed from serve(), as the request is */
+    struct incoming *request;
     Source *sources, *graves;           /* graves: closed inside next() */
     Source *hot[HOT];
     int hot_count, cursor, rounds;
@@ -311,14 +312,17 @@ static PyObject *exception_raised(void)
 static PyObject *serve(Loop *l, Source *s, struct incoming *request)
 {
     Source *before = l->serving;
+    struct incoming *outer = l->request;
     bool nested = l->calling;
     Py_INCREF((PyObject *)s);
     l->serving = s;
+    l->request = request;
     l->calling = true;
     PyObject *args[] = {s->low, request->label, request->words, request->data, request->caps};
     PyObject *outcome = handler_call(s->serve, args, 5);
     l->calling = nested;
     l->serving = before;
+    l->request = outer;
     incoming_release(request);
     PyObject *event = NULL;
     if (outcome ? outcome != Py_None && !reply_plainly(s, outcome) : true) {
@@ -1040,9 +1044,14 @@ static PyGetSetDef source_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static PyMemberDef source_members[] = {
+    {"taken", T_BOOL, offsetof(Source, taken), 0, "a request waits for its reply; who clears it sets it again to reply"},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyType_Slot source_slots[] = {
     {Py_tp_dealloc, source_dealloc}, {Py_tp_traverse, source_traverse}, {Py_tp_clear, source_clear},
-    {Py_tp_methods, source_methods}, {Py_tp_getset, source_getset}, {0, NULL},
+    {Py_tp_methods, source_methods}, {Py_tp_members, source_members}, {Py_tp_getset, source_getset}, {0, NULL},
 };
 
 static PyType_Spec source_spec = {
@@ -1079,6 +1088,15 @@ static PyObject *loop_serving(Loop *l, void *closure)
     return Py_NewRef(l->serving ? l->serving->owner : Py_None);
 }
 
+/* (session, label, words, data) of the request being served, or None. */
+static PyObject *loop_request(Loop *l, void *closure)
+{
+    (void)closure;
+    if (!l->serving)
+        Py_RETURN_NONE;
+    return PyTuple_Pack(4, (PyObject *)l->serving, l->request->label, l->request->words, l->request->data);
+}
+
 static PyObject *loop_served(Loop *l, void *closure)
 {
     (void)closure;
@@ -1095,6 +1113,7 @@ static PyGetSetDef loop_getset[] = {
     {"served", (getter)loop_served, NULL, "requests and plain triggers so far", NULL},
     {"closed", (getter)loop_closed, NULL, "whether it was closed, or is a forked child's copy", NULL},
     {"serving", (getter)loop_serving, NULL, "the owner of the request that is being served, or None", NULL},
+    {"request", (getter)loop_request, NULL, "(session, label, words, data) of that request, or None", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from l4re.interface import values as _values
 from l4re.interface.proxy import Interface
 from l4re.interface.rpc import rpc
-from l4re.interface.served import Answer, Served
+from l4re.interface.served import Answer, Later, Served, WrongResult
 from l4re.on_demand import names_on_demand
 from l4re.wire.scalars import S8, S16, S32, S64, U8, U16, U32, U64, Length, Opcode
 
@@ -53,6 +53,7 @@ __all__ = [
     "Epiface",
     "Interface",
     "Iostream",
+    "Later",
     "Length",
     "Meta",
     "ObjectOperation",
@@ -60,6 +61,7 @@ __all__ = [
     "Opcode",
     "Served",
     "ServerObject",
+    "WrongResult",
     "cap_cast",
     "cap_dynamic_cast",
     "cap_reinterpret_cast",

@@ -50,8 +50,6 @@ def _check(obj: Epiface, spec: MethodSpec) -> None:
         raise TypeError(f"{type(obj).__name__} does not implement {spec.where}{_wanted(spec)}")
     if not callable(implementation):
         raise TypeError(f"{where} must be a method, as {spec.where} is{_wanted(spec)}")
-    if inspect.iscoroutinefunction(implementation):
-        raise TypeError(f"{where} is a coroutine; the server loop calls plain methods")
     try:
         theirs = list(inspect.signature(implementation).parameters.values())
     except (TypeError, ValueError):

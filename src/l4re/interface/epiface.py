@@ -7,13 +7,16 @@ signature; whatever is not in the tables is judged in L4Re's order: protocol, op
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from l4re._native import leaf
 from l4re.errors import BadProtocol, MessageTooShort, NotImplementedByServer
-from l4re.interface.handlers import compile_handler
+from l4re.interface.handlers import compile_handler, pack_answer
 from l4re.interface.meta import Meta, answer_meta
+from l4re.interface.parameters import is_coroutine
 from l4re.interface.proxy import Interface, interfaces_of, specs_of, tell_apart
 from l4re.interface.served import Answer, Served
 from l4re.interface.stubs import is_stub
@@ -39,6 +42,11 @@ class _Only:
 
     def get(self, _opcode: bytes) -> _Handler:
         return self._handler
+
+
+def _is_async(method: Any) -> bool:
+    function = getattr(method, "__func__", method)
+    return isinstance(function, FunctionType) and is_coroutine(function)
 
 
 class Epiface(Interface, Served):
@@ -98,16 +106,24 @@ class Epiface(Interface, Served):
             spec = specs.get(opcode)
             if spec is None:
                 raise NotImplementedByServer(f"{cls.__name__} has no operation {opcode} in protocol {label:#x}")
-        if is_stub(getattr(self, spec.name)) and not spec.default:
+        implementation = getattr(self, spec.name)
+        if is_stub(implementation) and not spec.default:
             raise NotImplementedByServer(f"{cls.__name__} does not implement {spec.where}")
-        if spec.handler is None:
-            spec.handler = compile_handler(spec)
-        if spec.opcode is None:
-            cls._l4_tables[label] = _Only(spec.handler)
+        if _is_async(implementation):
+            handler = compile_handler(spec, awaited=True)
         else:
-            cls._l4_tables.setdefault(label, {})[OPCODE.pack(spec.opcode)] = spec.handler
-        answer: Answer = spec.handler(self, rights, words, data, caps)
+            handler = spec.handler = spec.handler or compile_handler(spec)
+        if spec.opcode is None:
+            cls._l4_tables[label] = _Only(handler)
+        else:
+            cls._l4_tables.setdefault(label, {})[OPCODE.pack(spec.opcode)] = handler
+        answer: Answer = handler(self, rights, words, data, caps)
         return answer
+
+    def _l4_packer(self, label: int, stream: bytes) -> Callable[..., Answer]:
+        specs = type(self)._l4_protocols.get(label, {})
+        spec = specs.get(None) or specs.get(OPCODE.unpack_from(stream)[0] if len(stream) >= OPCODE.size else None)
+        return super()._l4_packer(label, stream) if spec is None else functools.partial(pack_answer, spec, self)
 
     def _l4_spoken(self) -> str:
         spoken = (f"{each.protocol:#x} ({each.__name__})" for each in interfaces_of(type(self)))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from l4re.errors import InvalidArgument, L4Error, MissingArgument, OutOfRange, PermissionDenied
+from l4re.interface.served import Later, WrongResult
 from l4re.rights import Rights
 from l4re.wire.codecs import shown
 from l4re.wire.source import Source
@@ -21,17 +22,17 @@ if TYPE_CHECKING:
     from l4re.interface.served import Answer
     from l4re.interface.signature import MethodSpec
 
-__all__ = ["compile_handler"]
+__all__ = ["compile_handler", "pack_answer"]
 
 _log = logging.getLogger("l4re.interface")
 
 
-def compile_handler(spec: MethodSpec) -> Callable[..., Answer]:
-    """Return the function that answers requests for ``spec``."""
+def compile_handler(spec: MethodSpec, *, awaited: bool = False) -> Callable[..., Any]:
+    """Return the function that answers requests for ``spec``; if that is to be ``awaited``, with a `Later`."""
     signature = spec.signature()
     source = Source()
     names = [parameter.name for parameter in spec.parameters]
-    source.line("def _l4_handle(_l4_self, _l4_rights, _l4_words, _l4_data, _l4_caps):")
+    source.line(f"{'async ' if awaited else ''}def _l4_handle(_l4_self, _l4_rights, _l4_words, _l4_data, _l4_caps):")
     with source.indented():
         if spec.rights:
             denied = functools.partial(_denied, spec)
@@ -39,7 +40,8 @@ def compile_handler(spec: MethodSpec) -> Callable[..., Answer]:
             source.line(f"if _l4_rights & {wanted} != {wanted}: raise {source.bind(denied)}(_l4_rights)")
         unpack = f"{source.bind(signature.request.unpack)}(_l4_words, _l4_data, _l4_caps)"
         signature.request.emit_unpack(source, names, unpack)
-        source.line(f"_l4_result = _l4_self.{spec.name}({', '.join(spec.call_arguments())})")
+        arguments = ", ".join(spec.call_arguments())
+        source.line(f"_l4_result = {'await ' if awaited else ''}_l4_self.{spec.name}({arguments})")
         results = [f"_l4_r{n}" for n in range(len(signature.reply.fields))]
         wrong = source.bind(functools.partial(_wrong, spec))
         if signature.many:
@@ -62,7 +64,29 @@ def compile_handler(spec: MethodSpec) -> Callable[..., Answer]:
         else:
             source.line(f"return {source.bind((0, b'', b'', ()))}")
     handler = source.compiled("_l4_handle", f"server of {spec.where}")
+    if awaited:
+        return _later(spec, _never_answering_later(spec, handler) if spec.oneway else handler)
     return _never_answering(spec, handler) if spec.oneway else handler
+
+
+def pack_answer(spec: MethodSpec, server: object, *values: Any) -> Answer:
+    """Return the answer to a request for ``spec``, from its results one by one.
+
+    Raises:
+        TypeError: they are not what the interface says.
+    """
+    reply = spec.signature().reply
+    if len(values) != len(reply.fields):
+        raise TypeError(f"{spec.where} has {len(reply.fields)} results, {len(values)} were given")
+    words, data, caps = _pack(spec, server, values)
+    return 0, words, data, caps
+
+
+def _later(spec: MethodSpec, handler: Callable[..., Any]) -> Callable[..., Later]:
+    def handle(server: Any, *request: Any) -> Later:
+        return Later(handler(server, *request), functools.partial(pack_answer, spec, server))
+
+    return handle
 
 
 def _denied(spec: MethodSpec, rights: int) -> PermissionDenied:
@@ -80,7 +104,7 @@ def _wrong(spec: MethodSpec, server: object, result: object) -> tuple[Any, ...]:
     if isinstance(result, tuple) and len(result) == len(reply.fields) and spec.signature().many:
         return result
     wanted = f"a tuple of {len(reply.fields)}" if spec.signature().many else "None"
-    raise TypeError(f"{type(server).__name__}.{spec.name} must return {wanted}, not {shown(result)}")
+    raise WrongResult(f"{type(server).__name__}.{spec.name} must return {wanted}, not {shown(result)}")
 
 
 def _pack(spec: MethodSpec, server: object, values: tuple[Any, ...]) -> Any:
@@ -88,7 +112,25 @@ def _pack(spec: MethodSpec, server: object, values: tuple[Any, ...]) -> Any:
     try:
         return spec.signature().reply.pack(values)
     except (InvalidArgument, OutOfRange, MissingArgument, PermissionDenied) as error:
-        raise TypeError(f"{type(server).__name__}.{spec.name} must keep to its interface. {error.text}") from None
+        raise WrongResult(f"{type(server).__name__}.{spec.name} must keep to its interface. {error.text}") from None
+
+
+def _never_answering_later(spec: MethodSpec, handler: Callable[..., Any]) -> Callable[..., Any]:
+    async def handle(*request: Any) -> Answer:
+        try:
+            await handler(*request)
+        except Exception as error:
+            _unanswered(spec, error)
+        return None
+
+    return handle
+
+
+def _unanswered(spec: MethodSpec, error: Exception) -> None:
+    if isinstance(error, L4Error):
+        _log.info("oneway %s: %s", spec.where, error)
+    else:
+        _log.error("oneway %s raised an exception", spec.where, exc_info=error)
 
 
 def _never_answering(spec: MethodSpec, handler: Callable[..., Answer]) -> Callable[..., Answer]:
@@ -97,10 +139,8 @@ def _never_answering(spec: MethodSpec, handler: Callable[..., Answer]) -> Callab
     def handle(server: Any, rights: int, words: bytes, data: bytes, caps: tuple[Any, ...]) -> Answer:
         try:
             handler(server, rights, words, data, caps)
-        except L4Error as error:
-            _log.info("oneway %s: %s", spec.where, error)
-        except Exception:
-            _log.exception("oneway %s raised an exception", spec.where)
+        except Exception as error:
+            _unanswered(spec, error)
         return None
 
     return handle

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, cast
 
 from l4re._native import leaf
 from l4re.errors import Err, L4Error
 from l4re.interface.iostream import Iostream
-from l4re.interface.served import Answer, Served
+from l4re.interface.served import Answer, Later, Served
 from l4re.rights import Rights
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class ServerObject(Served, ABC):
 
         Return 0 or a positive number with what was written to ``ios``, or a negative error code:
         ``-Err.EBADPROTO`` for protocols this object does not speak, ``-Err.ENOREPLY`` for no answer at all.
-        None counts as 0.
+        None counts as 0. It may be an ``async def``, for servers that run under ``serve()``.
         """
 
     def serve_request(
@@ -44,11 +45,25 @@ class ServerObject(Served, ABC):
         plain = type(self).serve_request is ServerObject.serve_request
         return leaf.raw_handler(self, Iostream, _RIGHTS) if plain else self.serve_request
 
+    def _l4_packer(self, label: int, stream: bytes) -> Callable[..., Answer]:
+        def pack(*values: object, label: int = 0) -> Answer:
+            ios = Iostream(0, b"", b"", ())
+            for value in values:
+                ios << value
+            return self._answer(label, ios)
+
+        return pack
+
+    async def _l4_awaited(self, coroutine: Coroutine[Any, Any, Any], ios: Iostream) -> Answer:
+        return self._answer(await coroutine, ios)
+
     def _answer(self, result: Any, ios: Iostream) -> Answer:
         """Return the answer that a result of `dispatch` and what it wrote make."""
         if result is None:
             result = 0
         elif result.__class__ is not int:
+            if result.__class__ is CoroutineType:
+                return cast(Answer, Later(self._l4_awaited(result, ios), self._l4_packer(0, b""), result))
             result = self._checked(result)
         if result >= 0:
             if result > _LABEL_MAX:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import ClassVar, Self
 
 from l4re._native import leaf
 from l4re.cap import Capability, Export, register_kind
-from l4re.errors import Busy, Closed, InvalidArgument, IpcTimeout, OutOfMemory, PeerGone, PermissionDenied
+from l4re.errors import Busy, Closed, Exists, InvalidArgument, IpcTimeout, OutOfMemory, PeerGone, PermissionDenied
 from l4re.irq.pin import IrqSource, Pin
 from l4re.linux.clock import deadline_after, nanoseconds_left
 from l4re.linux.fd import Fd
@@ -82,6 +82,27 @@ class Irq(Capability):
         irq = cls(None, None, Rights.RWSD, source=source)
         irq._handled = True
         return irq
+
+    def serve_by(self, watch: Callable[[Pin], None]) -> IrqSource:
+        """Let a server's loop receive from now on: it watches each pin, those there are and those to come.
+
+        Raises:
+            PermissionDenied: this capability can only trigger.
+            Exists: a handler receives it already.
+        """
+        if self._source is None or self.closed:
+            self.fileno()
+            raise PermissionDenied(f"{self!r} cannot be received here: this capability can only trigger")
+        if self._handled or self._loop is None:
+            raise Exists(f"{self!r} has a handler already")
+        for pin in self._source.pins:
+            pin.unwatched()
+        self._loop.close()
+        self._loop, self._handled = None, True
+        self._source.on_added = watch
+        for pin in list(self._source.pins):
+            watch(pin)
+        return self._source
 
     # ---- triggering ----
 

@@ -8,6 +8,7 @@ once the socket is empty, too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from l4re._native import leaf
@@ -30,12 +31,13 @@ MAX_QUEUED = 4096
 class Pin:
     """One holder of the right to trigger, seen from the receiver."""
 
-    __slots__ = ("_derive", "_pipe", "counts", "family", "source", "watch")
+    __slots__ = ("_derive", "_number", "_pipe", "counts", "family", "source", "watch")
 
     def __init__(self, source: IrqSource, pipe: Fd, derive: Fd, *, counts: bool, family: Family | None = None) -> None:
         self.source = source
         self.family = family or Family()
         self._pipe = pipe
+        self._number = -1  # of the pipe while a loop has it
         self._derive = derive
         #: Whether it is a holder in the sense of orphanhood: the receiver's own is not.
         self.counts = counts
@@ -49,7 +51,14 @@ class Pin:
             OSError: the loop cannot watch it; it stays ours.
         """
         self.watch = loop.watch_pipe(self._pipe.fileno(), owner)
-        self._pipe.detach()
+        self._number = self._pipe.detach()
+
+    def unwatched(self) -> None:
+        """Take the pipe back from its loop, with what is in it."""
+        if self.watch is not None:
+            self._pipe = Fd(os.dup(self._number), True)
+            self.watch.close()
+            self.watch = None
 
     def look(self) -> tuple[bool, bool]:
         """See what the loop found in the pipe: (it was triggered, the holder is gone). New pins join the source."""

@@ -6,9 +6,28 @@ by itself once nobody can reach any of its objects. What the objects do with a
 message is left to ``interface``; how a page is read, to the native leaf.
 """
 
+from l4re.server.hooks import LoopHooks
 from l4re.server.limits import Limits
-from l4re.server.loop import Caller, LoopEnd, RegistryServer
-from l4re.server.ports import PortInfo
+from l4re.server.loop import LoopEnd, RegistryServer
+from l4re.server.ports import PortInfo, PortNode, PortTree
 from l4re.server.registry import ObjectRegistry
+from l4re.server.replies import Caller, Reply
+from l4re.server.stats import ObjectStats, ServerStats
+from l4re.server.timeouts import QueuedTimeout, TimeoutQueue
 
-__all__ = ["Caller", "Limits", "LoopEnd", "ObjectRegistry", "PortInfo", "RegistryServer"]
+__all__ = [
+    "Caller",
+    "Limits",
+    "LoopEnd",
+    "LoopHooks",
+    "ObjectRegistry",
+    "ObjectStats",
+    "PortInfo",
+    "PortNode",
+    "PortTree",
+    "RegistryServer",
+    "Reply",
+    "ServerStats",
+    "QueuedTimeout",
+    "TimeoutQueue",
+]

@@ -14,16 +14,19 @@ from typing import Any, Self
 
 from l4re._native import leaf
 from l4re.cap import Export, export_all, import_all
-from l4re.errors import Closed
+from l4re.errors import Closed, PeerGone
 from l4re.gate.channel import check_label
 from l4re.gate.gate import Answer, Gate, Message
 from l4re.gate.threads import CallPath
 from l4re.linux.fd import Fd
 from l4re.rights import Rights
 from l4re.server.ports import Binding
+from l4re.server.replies import Caller, Serving, serving
 from l4re.wire.items import ItemKind, join_items, split_items
 
 __all__ = ["DirectPath", "LocalGate"]
+
+_WHY_NOT = "the caller is the thread that serves it, which waits for the answer here; none can be given later"
 
 
 class DirectPath:
@@ -33,20 +36,24 @@ class DirectPath:
     owned by whoever received it, and no right appears on the way.
     """
 
-    def __init__(self, binding: Binding, low: int) -> None:
+    def __init__(self, binding: Binding, caller: Caller) -> None:
         self._binding = weakref.ref(binding)
-        self._low = low
+        self._caller = caller
 
     def call(self, label: int, words: bytes, data: Any, items: int, fds: Any, timeout_ns: int, flags: int, /) -> object:
         """Serve one message now."""
         binding = self._binding()
-        if binding is None or binding.server.closed:
+        if binding is None or binding.gone or binding.server.closed:
             return leaf.GONE
         if binding.server._runs_elsewhere():
             return leaf.STALE
         words, tail = split_items(words, items)
         caps = import_all(tail, [os.dup(fd) for fd in fds or ()]) if items else ()
-        answer = binding.server._answer(binding, self._low, label, words, bytes(data), caps)
+        before = serving.set(Serving(binding.server, self._caller, None, _WHY_NOT))
+        try:
+            answer = binding.server._answer(binding, int(self._caller.rights) & 3, label, words, bytes(data), caps)
+        finally:
+            serving.reset(before)
         if flags & leaf.ONE_WAY:
             return 0
         if answer is None:
@@ -83,7 +90,7 @@ class LocalGate(Gate):
             if self._port is None:
                 self._port = self._new_port(self._rights, counts=False)
             return super()._open(deadline)
-        return DirectPath(self._binding, int(self._rights) & 3)
+        return DirectPath(self._binding, Caller(0, self._rights, 0))
 
     def call(self, *args: Any, **options: Any) -> Message:
         self._settle()
@@ -104,6 +111,11 @@ class LocalGate(Gate):
             raise Closed("this gate is closed")
         if self._binding.server.closed:
             raise Closed("the server of this object is closed")
+        if self._binding.gone:
+            raise self._refusal()
+
+    def _refusal(self) -> Exception:
+        return PeerGone(self._binding.gone) if self._binding.gone else super()._refusal()
 
     def _new_port(self, rights: Rights, *, label: int = 0, counts: bool = True) -> Fd:
         client, server = leaf.channel()

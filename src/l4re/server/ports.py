@@ -7,11 +7,12 @@ The tree of derivations is what revocation cuts.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from l4re._native import leaf
-from l4re.errors import Err
+from l4re.errors import Err, IpcErr
 from l4re.linux.fd import Fd, plenty_left, take
 from l4re.rights import Rights
 from l4re.wire.port import PortKind, PortMessage, pack_refusal
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from l4re.interface import Served
     from l4re.server.loop import RegistryServer
 
-__all__ = ["Binding", "Port", "PortInfo"]
+__all__ = ["Binding", "Port", "PortInfo", "PortNode", "PortTree"]
 
 #: Messages of one port handled before others have their turn: to open a session takes as long as fifty calls.
 ROUND = 1
+
+#: Rounds that empty the queue of any port, whatever is in it.
+ROUNDS = 4096
 
 _SESSION_SEALS = 0x0002 | 0x0004  # F_SEAL_SHRINK | F_SEAL_GROW
 _WRITE_SEALS = 0x0008 | 0x0010  # F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
@@ -44,16 +48,50 @@ class PortInfo(NamedTuple):
     requests: int
 
 
+class PortNode(NamedTuple):
+    """One port, and what was derived from it. ``gone``: its holder has left, others it handed it on to have not."""
+
+    port: PortInfo
+    gone: bool
+    children: tuple[PortNode, ...]
+
+    def __str__(self) -> str:
+        port = self.port
+        state = "gone" if self.gone else f"{port.sessions} sessions, {port.requests} requests"
+        lines = [f"port {port.id}  {port.rights.letters()}  label {port.label:#x}  {state}"]
+        lines += ["  " + line for child in self.children for line in str(child).splitlines()]
+        return "\n".join(lines)
+
+
+class PortTree(NamedTuple):
+    """Who can call an object, and from whom they have it. ``str()`` shows it line by line."""
+
+    object: str
+    roots: tuple[PortNode, ...]
+
+    def __str__(self) -> str:
+        lines = [line for root in self.roots for line in str(root).splitlines()]
+        return "\n".join([self.object, *("  " + line for line in lines)])
+
+
 class Binding:
     """One registered object and everything through which it can be reached."""
 
-    __slots__ = ("__weakref__", "object", "ports", "serve", "server")
+    __slots__ = ("__weakref__", "gone", "holders", "object", "ports", "run", "serve", "served", "server")
 
     def __init__(self, server: RegistryServer, obj: Served) -> None:
         self.server = server
         self.object = obj
-        self.serve = obj._l4_handler()
+        #: What serves a request in the thread that calls it, and what the loop calls: that, or what has a worker do it.
+        self.run = obj._l4_handler()
+        workers = server._workers
+        self.serve = self.run if workers is None else functools.partial(workers.serve, self)
         self.ports: dict[int, Port] = {}
+        self.holders = 0
+        #: Requests of ports that are no more.
+        self.served = 0
+        #: Why nobody can call the object any more; empty while they can.
+        self.gone = ""
 
     def open(
         self,
@@ -75,10 +113,18 @@ class Binding:
         self.ports[port.id] = port
         return port
 
-    def close(self) -> None:
-        """Close every port: the object is out of reach."""
+    def held(self, change: int) -> None:
+        """Count holders, here and for the server."""
+        self.holders += change
+        self.server._held(change)
+
+    def close(self, why: str) -> None:
+        """Close every port: the object is out of reach, and callers are told ``why``."""
+        self.gone = why
         for port in list(self.ports.values()):
-            port.close()
+            port.drain()
+        for port in list(self.ports.values()):
+            port.close(why)
 
 
 class Port:
@@ -90,7 +136,7 @@ class Port:
 
     __slots__ = (
         "binding", "children", "counts", "depth", "end", "ended", "first", "id", "label", "low", "owner", "parent",
-        "rights", "serve", "sessions", "source", "used",
+        "rights", "serve", "served", "sessions", "source", "used",
     )  # fmt: skip
 
     _ids = itertools.count(1)
@@ -123,6 +169,8 @@ class Port:
         self.counts = counts and not owner
         self.children: set[Port] = set()
         self.sessions: set[leaf.Source] = set()
+        #: Requests of sessions that ended.
+        self.served = 0
         self.first = first
         #: Ports and sessions from here on down, those of holders that left included.
         self.used = 0
@@ -133,7 +181,7 @@ class Port:
             parent.children.add(self)
         self._use(1)
         if self.counts:
-            binding.server._held(1)
+            binding.held(1)
 
     # ---- what the holder sends ----
 
@@ -162,6 +210,12 @@ class Port:
                     self._drop()
                     return False
         return True
+
+    def drain(self) -> None:
+        """Handle all that is queued now: that is bounded."""
+        for _ in range(ROUNDS):
+            if self.end.closed or not self.ready():
+                break
 
     def _obey(self, message: PortMessage, fds: tuple[Fd, ...]) -> bool:
         """Do what is asked; False: it was refused, and the descriptors are to be closed."""
@@ -221,11 +275,11 @@ class Port:
         self.sessions.add(source)
         self._use(1)
         if self.counts:
-            self.binding.server._held(1)
+            self.binding.held(1)
         return True
 
     @staticmethod
-    def _refuse(end: Fd, why: str, code: Err = Err.ENOMEM) -> bool:
+    def _refuse(end: Fd, why: str, code: int = Err.ENOMEM) -> bool:
         """Say why, but to a port or a session only: a stranger's socket gets nothing in this process's name."""
         try:
             if leaf.what(end.fileno()) == "seqpacket":
@@ -263,9 +317,11 @@ class Port:
         if source in self.sessions:
             self.sessions.discard(source)
             self._use(-1)
+            self.served += source.requests
             source.close()
             if self.counts:
-                self.binding.server._held(-1)
+                self.binding.held(-1)
+            self.binding.server._client_left(source)
         self._reap()
 
     def gone(self) -> None:
@@ -278,7 +334,7 @@ class Port:
             self.source.close()
             self.end.close()
             if self.counts:
-                self.binding.server._held(-1)
+                self.binding.held(-1)
 
     def _reap(self) -> None:
         """Once nothing is left of this holder, say so, and leave the tree if nothing hangs below."""
@@ -288,12 +344,15 @@ class Port:
         port: Port | None = self
         while port is not None and port.ended and not port.children:
             port._use(-1)
+            self.binding.served += port.served
             del self.binding.ports[port.id]
             if port.parent is not None:
                 port.parent.children.discard(port)
             port = port.parent
         if self.counts:
-            self.binding.server._client_gone(self.binding)
+            self.binding.server._notify(self.binding.object, "on_client_gone")
+            if not (self.binding.holders or self.binding.gone):
+                self.binding.server._notify(self.binding.object, "on_orphaned")
 
     def _drop(self) -> None:
         """Cut this holder, and none of those it handed the capability to."""
@@ -301,16 +360,24 @@ class Port:
             self.session_ended(source)
         self.gone()
 
-    def close(self) -> None:
-        """Cut this port, its sessions and every port derived from it."""
+    def close(self, why: str) -> None:
+        """Cut this port, its sessions and every port derived from it; their callers are told ``why``."""
         below = [self]
         for port in below:  # grows as it goes
+            port.drain()
             below.extend(port.children)
         for port in reversed(below):
+            if not port.end.closed:
+                port._refuse(port.end, why, IpcErr.ENOT_EXISTENT.code)
             port._drop()
 
     def info(self) -> PortInfo:
         """What the registry tells of it."""
         parent: Any = self.parent.id if self.parent is not None else None
-        requests = sum(source.requests for source in self.sessions)
+        requests = self.served + sum(source.requests for source in self.sessions)
         return PortInfo(self.id, self.label, self.rights, parent, len(self.sessions), requests)
+
+    def node(self) -> PortNode:
+        """It and what was derived from it. The depth is limited, see `Limits`."""
+        children = sorted(self.children, key=lambda port: port.id)
+        return PortNode(self.info(), self.ended, tuple(child.node() for child in children))

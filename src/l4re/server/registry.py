@@ -12,7 +12,8 @@ from l4re.interface import Served, check_implementation
 from l4re.irq import Irq, IrqHandler, IrqSource, Pin
 from l4re.rights import Rights
 from l4re.server.local import LocalGate
-from l4re.server.ports import Binding, Port, PortInfo
+from l4re.server.ports import Binding, Port, PortInfo, PortTree
+from l4re.server.stats import ObjectStats
 
 if TYPE_CHECKING:
     from l4re.server.loop import RegistryServer
@@ -70,12 +71,27 @@ class ObjectRegistry:
             raise Exists(f"{receive!r} is registered already")
         return found
 
-    def register_irq_obj(self, handler: IrqHandler) -> Irq:
-        """Run ``handler`` when the returned IRQ is triggered. Handed out, it becomes a fresh pipe for each holder."""
+    def register_irq_obj(self, handler: IrqHandler, irq: str | Irq | None = None) -> Irq:
+        """Run ``handler`` when the returned IRQ is triggered. Handed out, it becomes a fresh pipe for each holder.
+
+        ``irq`` is an IRQ that is received in this process, or the name of one: it is taken over with those who
+        hold it and with what is pending, and returned. Without it a new one is made.
+
+        Raises:
+            PermissionDenied: ``irq`` can only be triggered here.
+            Exists: it has a handler already, or ``handler`` is registered.
+            NotFound: the environment has nothing by that name.
+            InvalidArgument: the name stands for something else.
+        """
         if not isinstance(handler, IrqHandler):
             raise TypeError(f"an IRQ handler derives from l4re.IrqHandler; {type(handler).__name__} does not")
         if id(handler) in self._sources:
             raise Exists(f"this {type(handler).__name__} is registered already; unregister it first")
+        if irq is not None:
+            found = irq if isinstance(irq, Irq) else self._server.env.get_cap(irq)
+            if not isinstance(found, Irq):
+                raise InvalidArgument(f"{irq!r} is {found!r}, not an IRQ")
+            irq = found
         source = IrqSource()
         server = self._server
 
@@ -84,15 +100,26 @@ class ObjectRegistry:
             if pin.counts:
                 server._held(1)
 
-        source.on_added = watch
+        if irq is not None:
+            source = irq.serve_by(watch)
+        else:
+            source.on_added = watch
+            irq = Irq.of_handler(source)
         self._sources[id(handler)] = (handler, source)
-        return Irq.of_handler(source)
+        return irq
 
     def unregister_obj(self, obj: Served | IrqHandler) -> None:
-        """Stop serving: its ports and sessions end, callers get ``PeerGone``. Unknown objects are ignored."""
+        """Stop serving: its ports and sessions end. Unknown objects are ignored.
+
+        Calls that wait and calls to come get ``PeerGone`` with a text that says so; replies that were deferred
+        are ``gone``. Registered again, the object has new ports: the old capabilities stay dead.
+        """
+        self._unregister(obj, f"this {type(obj).__name__} was unregistered by its server")
+
+    def _unregister(self, obj: Served | IrqHandler, why: str) -> None:
         binding = self._bindings.pop(id(obj), None)
         if binding is not None:
-            binding.close()
+            binding.close(why)
             binding.object._l4_cap = None
         entry = self._sources.pop(id(obj), None)
         if entry is not None:
@@ -107,6 +134,34 @@ class ObjectRegistry:
         """
         return tuple(port.info() for port in self._binding(obj).ports.values() if not (port.owner or port.ended))
 
+    def tree(self, obj: Served) -> PortTree:
+        """Who can call ``obj``, and from whom they have it; ``print()`` it, or revoke any branch of it.
+
+        Raises:
+            NotFound: it is not registered.
+        """
+        ports = self._binding(obj).ports.values()
+        roots = tuple(port.node() for port in ports if port.parent is None and not port.owner)
+        return PortTree(type(obj).__name__, roots)
+
+    def stats(self, obj: Served) -> ObjectStats:
+        """Counts of one object.
+
+        Raises:
+            NotFound: it is not registered.
+        """
+        binding = self._binding(obj)
+        infos = [port.info() for port in binding.ports.values()]
+        replies = [reference() for reference in self._server._outstanding.valuerefs()]  # other threads settle them
+        deferred = sum(reply is not None and reply.object is obj for reply in replies)
+        return ObjectStats(
+            binding.served + sum(info.requests for info in infos),
+            binding.holders,
+            sum(not (port.owner or port.ended) for port in binding.ports.values()),
+            sum(info.sessions for info in infos),
+            deferred,
+        )
+
     def revoke(self, obj: Served, port: PortInfo | int) -> None:
         """Cut one port: calls over it, over what was derived from it, and running ones end with ``PeerGone``.
 
@@ -117,7 +172,7 @@ class ObjectRegistry:
         found: Port | None = self._binding(obj).ports.get(ident)
         if found is None:
             raise NotFound(f"no port {ident}; there are {sorted(self._binding(obj).ports)}")
-        found.close()
+        found.close("the server revoked the capability")
 
     def _binding(self, obj: Served) -> Binding:
         try:
@@ -127,7 +182,7 @@ class ObjectRegistry:
 
     def _close(self) -> None:
         for binding in list(self._bindings.values()):
-            self.unregister_obj(binding.object)
+            self._unregister(binding.object, f"the server of this {type(binding.object).__name__} was closed")
         for handler, _ in list(self._sources.values()):
             self.unregister_obj(handler)
 
