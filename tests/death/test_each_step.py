@@ -180,7 +180,7 @@ def kill_a_client(start: Start, step: str, point: str, passing: int = 1) -> None
 
         dying = start(step, point, passing, {"gate": innocent})
         if idle:  # serve its first call, and no other
-            wait_until(lambda: server.step(0.0) > 0 and server.stats()["requests"] > 0, PATIENCE)
+            wait_until(lambda: server.step(0.0) > 0 and server.stats().requests > 0, PATIENCE)
         dying.wait_until_stopped()
         if not idle:
             served()
