@@ -7,6 +7,8 @@ BIN    := $(VENV)/bin
 LEAF   := src/l4re/_native/leaf.abi3.so
 NATIVE := $(wildcard src/l4re/_native/*.c src/l4re/_native/*.h)
 PYTEST  = $(BIN)/python -m pytest -q
+# Tests are independent of each other: they run beside each other.
+BESIDE  = -n auto --maxprocesses 4 --dist worksteal
 # A tool that succeeds says nothing; one that fails says everything it said.
 QUIET   = mkdir -p build; dir=$$(mktemp -d build/make.XXXXXX) || exit 1; trap 'rm -rf "$$dir"' EXIT; \
 	quiet() { "$$@" >>"$$dir/log" 2>&1 || { cat "$$dir/log" >&2; exit 1; }; }
@@ -47,10 +49,10 @@ demo: $(LEAF)
 	@$(BIN)/l4re run examples/shared_ds/shared_ds.lua
 
 test: $(LEAF) debug
-	$(PYTEST) -m 'not soak and not fuzz'
+	$(PYTEST) $(BESIDE) -m 'not soak and not fuzz'
 
 processes: $(LEAF) debug
-	$(PYTEST) -m 'processes and not soak and not fuzz'
+	$(PYTEST) $(BESIDE) -m 'processes and not soak and not fuzz'
 
 lint: $(LEAF)
 	$(BIN)/ruff check --quiet .

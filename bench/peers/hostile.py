@@ -10,6 +10,7 @@ import mmap
 import os
 import random
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from l4re.wire import session as wire
@@ -22,6 +23,7 @@ __all__ = ["attacks"]
 
 _HEADER = int(Field.LONG)  # all before the long area
 _CHUNK = 32
+_CROWD = 16
 
 
 class _Session:
@@ -117,15 +119,8 @@ def _calls(session: _Session, dice: random.Random) -> bool:
     return True
 
 
-def _visits(session: _Session, dice: random.Random) -> bool:
-    """Call, and be gone, as an innocent client may."""
-    _calls(session, dice)
-    return False
-
-
 _STEPS: dict[str, Step] = {
     "calls": _calls,
-    "visits": _visits,
     "garbage": _garbage,
     "flags": _flags,
     "rings": _rings,
@@ -135,14 +130,35 @@ _STEPS: dict[str, Step] = {
 
 def attacks(port: int, how: str, turns: Iterable[Callable[[], bool]]) -> Iterator[int]:
     """Do that through ``port`` while each turn lasts, with a new session whenever one is lost; yield the steps."""
-    step, dice = _STEPS[how], random.Random(how)
+    dice = random.Random(how)
     with socket.socket(fileno=os.dup(port)) as end:
         for lasts in turns:
-            session, steps = _Session(end), 0
-            while lasts():
-                steps += 1
-                if not step(session, dice):
-                    session.close()
-                    session = _Session(end)
+            yield _crowd(end, lasts) if how == "visits" else _repeated(end, _STEPS[how], dice, lasts)
+
+
+def _repeated(end: socket.socket, step: Step, dice: random.Random, lasts: Callable[[], bool]) -> int:
+    session, steps = _Session(end), 0
+    while lasts():
+        steps += 1
+        if not step(session, dice):
             session.close()
-            yield steps
+            session = _Session(end)
+    session.close()
+    return steps
+
+
+def _crowd(end: socket.socket, lasts: Callable[[], bool]) -> int:
+    """Call once and be gone, as innocent threads may do, a crowd of them at the same time."""
+    waiting: deque[_Session] = deque()
+    steps = 0
+    while lasts():
+        waiting.append(_Session(end))
+        waiting[-1].post()
+        waiting[-1].ring()
+        steps += 1
+        while len(waiting) > _CROWD or (waiting and waiting[0].answered()):
+            if waiting[0].answered() or not lasts():
+                waiting.popleft().close()
+    for session in waiting:
+        session.close()
+    return steps
