@@ -74,7 +74,7 @@ if TYPE_CHECKING:
         handle_meta_request,
         rpc,
     )
-    from l4re.irq import Irq, IrqHandler
+    from l4re.irq import Irq, IrqHandler, Semaphore
     from l4re.rm import Region, RegionMap
     from l4re.server import (
         Caller,
@@ -109,7 +109,7 @@ else:
                 *("Epiface", "Interface", "Iostream", "Meta", "Served", "ServerObject", "handle_meta_request", "rpc"),
                 *("cap_cast", "cap_dynamic_cast", "cap_reinterpret_cast", "Description", "describe"),
             ),
-            "l4re.irq": ("Irq", "IrqHandler"),
+            "l4re.irq": ("Irq", "IrqHandler", "Semaphore"),
             "l4re.rm": ("Region", "RegionMap"),
             "l4re.server": (
                 "Caller",
@@ -209,6 +209,7 @@ __all__ = [
     "ReplyDropped",
     "Rights",
     "RmFlags",
+    "Semaphore",
     "SendItem",
     "Served",
     "ServerError",

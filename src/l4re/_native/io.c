@@ -274,6 +274,29 @@ int io_drain(int fd, struct drained *found)
     return 0;
 }
 
+/* take_token(fd) -> bool: read one byte without waiting, whatever flags the open file has; None: its end. */
+static PyObject *py_take_token(PyObject *self, PyObject *arg)
+{
+    (void)self;
+    char byte;
+    struct iovec iov = {&byte, 1};
+    long fd = PyLong_AsLong(arg);
+    if (fd == -1 && PyErr_Occurred())
+        return NULL;
+    ssize_t got = preadv2((int)fd, &iov, 1, -1, RWF_NOWAIT);
+    if (got < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {      /* an older kernel: ours is O_NONBLOCK when made */
+        struct pollfd look = {.fd = (int)fd, .events = POLLIN};
+        if (poll(&look, 1, 0) == 0)
+            Py_RETURN_FALSE;
+        got = read((int)fd, &byte, 1);
+    }
+    if (got == 0)
+        Py_RETURN_NONE;
+    if (got < 0 && errno != EAGAIN && errno != EINTR)
+        return raise_errno(errno);
+    return PyBool_FromLong(got == 1);
+}
+
 static PyObject *py_drain(PyObject *self, PyObject *arg)
 {
     (void)self;
@@ -376,6 +399,7 @@ static PyMethodDef methods[] = {
     {"recv", py_recv, METH_O, "recv(fd) -> (data, fds) or None; (b'', ()) at the end. Descriptors arrive guarded."},
     {"trigger", py_trigger, METH_VARARGS, "trigger(fd, byte=1) -> bool: False when the pipe is full."},
     {"drain", py_drain, METH_O, "drain(fd): empty a notification pipe."},
+    {"take_token", py_take_token, METH_O, "take_token(fd) -> bool: read one byte, if there is one; None at the end."},
     {"wait", py_wait, METH_VARARGS, "wait(fds, timeout_ns) -> int: index of a ready one, -1 on timeout."},
     {"memfd_info", py_memfd_info, METH_O, "memfd_info(fd) -> (size, seals, access mode); OSError if it is no memfd on tmpfs."},
     {"what", py_what, METH_O, "what(fd) -> str: seqpacket, pipe-read, pipe-write or other."},

@@ -37,6 +37,7 @@ for _kind, _room in (
     (ItemKind.GATE, "l4re.gate"),
     (ItemKind.IRQ, "l4re.irq"),
     (ItemKind.RECEIVE, "l4re.gate"),
+    (ItemKind.SEMAPHORE, "l4re.irq"),
 ):
     register_room(_kind, _room)
 

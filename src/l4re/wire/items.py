@@ -26,6 +26,7 @@ class ItemKind(IntEnum):
     GATE = 2
     IRQ = 3
     RECEIVE = 4
+    SEMAPHORE = 5
 
 
 def pack_item(kind: int, rights: int, nfds: int, value: int) -> bytes:
