@@ -16,7 +16,6 @@ from l4re import (
     NotSupported,
     PeerGone,
     PermissionDenied,
-    Proto,
     RegistryServer,
     Rights,
     Semaphore,

@@ -68,10 +68,13 @@ def test_a_start_below_zero_or_beyond_a_pipe_is_refused() -> None:
 
 
 def test_a_full_one_says_so_and_goes_on() -> None:
+    def fill() -> None:
+        for _ in range(1 << 22):
+            semaphore.up()
+
     with Semaphore.create() as semaphore:
         with pytest.raises(Busy, match="nobody takes"):
-            for _ in range(1 << 22):
-                semaphore.up()
+            fill()
         semaphore.down(timeout=0)
 
 
