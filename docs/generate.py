@@ -46,7 +46,7 @@ PAGES = (
 MORE = {
     "Answered": "interface",
     "DataspaceInfo": "dataspace",
-    "Factory": "factory.kernel",
+    "KernelFactory": "factory.kernel",
     "Number": "wire.number",
     "ObjectOperation": "interface",
     "ObjectProtocol": "interface",

@@ -74,7 +74,7 @@ if TYPE_CHECKING:
         handle_meta_request,
         rpc,
     )
-    from l4re.irq import Irq, IrqHandler, Semaphore
+    from l4re.irq import Irq, IrqHandler, IrqMode, IrqMux, Semaphore
     from l4re.rm import Region, RegionMap
     from l4re.server import (
         Caller,
@@ -92,6 +92,7 @@ if TYPE_CHECKING:
         ServerStats,
         TimeoutQueue,
     )
+    from l4re.services import Factory, FactoryServer, Icu, IcuInfo, IcuServer
     from l4re.wire.flexpages import Flexpage, FlexpageKind
     from l4re.wire.mappings import MapAttributes, Received, ReceivedItem, ReceiveItem, SendItem
     from l4re.wire.protocols import Proto
@@ -109,7 +110,7 @@ else:
                 *("Epiface", "Interface", "Iostream", "Meta", "Served", "ServerObject", "handle_meta_request", "rpc"),
                 *("cap_cast", "cap_dynamic_cast", "cap_reinterpret_cast", "Description", "describe"),
             ),
-            "l4re.irq": ("Irq", "IrqHandler", "Semaphore"),
+            "l4re.irq": ("Irq", "IrqHandler", "IrqMode", "IrqMux", "Semaphore"),
             "l4re.rm": ("Region", "RegionMap"),
             "l4re.server": (
                 "Caller",
@@ -127,6 +128,7 @@ else:
                 "QueuedTimeout",
                 "TimeoutQueue",
             ),
+            "l4re.services": ("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
             "l4re.wire.flexpages": ("Flexpage", "FlexpageKind"),
             "l4re.wire.mappings": ("MapAttributes", "ReceiveItem", "Received", "ReceivedItem", "SendItem"),
             "l4re.wire.protocols": ("Proto",),
@@ -159,9 +161,14 @@ __all__ = [
     "Epiface",
     "Err",
     "Exists",
+    "Factory",
+    "FactoryServer",
     "Flexpage",
     "FlexpageKind",
     "Gate",
+    "Icu",
+    "IcuInfo",
+    "IcuServer",
     "Interface",
     "InvalidArgument",
     "Iostream",
@@ -170,6 +177,8 @@ __all__ = [
     "IpcTimeout",
     "Irq",
     "IrqHandler",
+    "IrqMode",
+    "IrqMux",
     "L4Error",
     "Length",
     "Limits",

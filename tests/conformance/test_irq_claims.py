@@ -21,7 +21,7 @@ from l4re import (
     Semaphore,
 )
 from l4re.cap import Export
-from l4re.factory.kernel import Factory
+from l4re.factory.kernel import KernelFactory
 from support.processes import PATIENCE, Background
 
 
@@ -38,12 +38,12 @@ def given(export: Export) -> Irq:
 
 def test_claim_53_an_unknown_protocol_gives_enodev() -> None:
     with pytest.raises(NotSupported) as error:
-        Factory().create(0x7777)
+        KernelFactory().create(0x7777)
     assert error.value.code == Err.ENODEV
 
 
 def test_claim_58_what_a_factory_makes_comes_with_all_rights_it_has_here() -> None:
-    factory = Factory()
+    factory = KernelFactory()
     gate, svr = factory.create_gate()
     with factory.create_irq() as irq, factory.create_semaphore() as semaphore, gate, svr:
         assert irq.rights == Rights.RWSD
@@ -68,7 +68,7 @@ def test_claim_61_a_capability_that_has_r_only_can_trigger() -> None:
 
 
 def test_claim_59_creating_again_replaces_nothing_here() -> None:
-    factory = Factory()
+    factory = KernelFactory()
     with factory.create_irq() as first, factory.create_irq() as second:
         first.trigger()
         first.receive(timeout=0)

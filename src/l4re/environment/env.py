@@ -22,7 +22,7 @@ from l4re.wire.items import ItemKind
 
 if TYPE_CHECKING:
     from l4re.factory import MemAlloc
-    from l4re.factory.kernel import Factory
+    from l4re.factory.kernel import KernelFactory
     from l4re.rm import RegionMap
 
 __all__ = ["VARIABLE", "Env", "env"]
@@ -37,7 +37,7 @@ for _kind, _room in (
     (ItemKind.GATE, "l4re.gate"),
     (ItemKind.IRQ, "l4re.irq"),
     (ItemKind.RECEIVE, "l4re.gate"),
-    (ItemKind.SEMAPHORE, "l4re.irq"),
+    (ItemKind.SEMAPHORE, "l4re.irq.semaphore"),
 ):
     register_room(_kind, _room)
 
@@ -92,8 +92,8 @@ class Env:
         return self._service(_region_map)
 
     @property
-    def factory(self) -> Factory:
-        """New gates and IRQs."""
+    def factory(self) -> KernelFactory:
+        """New gates, IRQs and semaphores."""
         return self._service(_factory)
 
     def _service(self, make: Callable[[], _T]) -> _T:
@@ -166,10 +166,10 @@ def _region_map() -> RegionMap:
     return RegionMap()
 
 
-def _factory() -> Factory:
-    from l4re.factory.kernel import Factory
+def _factory() -> KernelFactory:
+    from l4re.factory.kernel import KernelFactory
 
-    return Factory()
+    return KernelFactory()
 
 
 def _own_page() -> EnvPage | None:

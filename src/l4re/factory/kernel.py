@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from l4re.errors import NotSupported
+from typing import TYPE_CHECKING, Final
+
+from l4re.errors import InvalidArgument, NotSupported
 from l4re.gate import Channel, new_channel
-from l4re.irq import Irq, Semaphore
+from l4re.irq import Irq
 from l4re.wire.protocols import Proto
 
-__all__ = ["Factory"]
+if TYPE_CHECKING:
+    from l4re.irq import Semaphore
+    from l4re.wire.vargs import Varg
+
+__all__ = ["KernelFactory"]
 
 
-class Factory:
+class KernelFactory:
     """Makes gates, IRQs and semaphores. Owns nothing; may be used by several threads."""
 
     __slots__ = ()
+
+    #: The protocols of what `create` makes; a gate has none of its own.
+    kinds: Final = frozenset((Proto.NONE, Proto.KOBJECT, Proto.IRQ_SENDER, Proto.SEMAPHORE))
 
     def create_gate(self) -> Channel:
         """Return a new gate and the right to serve it; the caller owns both."""
@@ -29,24 +38,32 @@ class Factory:
         Raises:
             InvalidArgument: a negative number, or more than it can hold.
         """
+        from l4re.irq import Semaphore
+
         return Semaphore.create(value)
 
-    def create(self, protocol: int) -> Channel | Irq | Semaphore:
+    def create(self, protocol: int, *args: Varg) -> Channel | Irq | Semaphore:
         """Return a new object by the number of its protocol, as upstream's ``create`` does.
 
-        `Proto.KOBJECT` or 0: a gate with the right to serve it. `Proto.IRQ_SENDER`: an IRQ. `Proto.SEMAPHORE`.
+        `Proto.KOBJECT` or 0: a gate with the right to serve it. `Proto.IRQ_SENDER`: an IRQ. `Proto.SEMAPHORE`: a
+        semaphore; with one argument, so many tokens.
 
         Raises:
             NotSupported: any other; programs are started by ``l4re.spawn``, memory comes from ``env.mem_alloc``.
+            InvalidArgument: arguments that such an object does not have.
         """
-        if protocol in (Proto.KOBJECT, Proto.NONE):
-            return self.create_gate()
-        if protocol == Proto.IRQ_SENDER:
-            return self.create_irq()
+        if protocol not in self.kinds:
+            name = Proto(protocol).name if protocol in list(Proto) else "unknown"
+            raise NotSupported(
+                f"this factory makes gates, IRQs and semaphores, no objects of protocol {protocol} ({name})"
+            )
+        if protocol == Proto.SEMAPHORE and len(args) == 1 and isinstance(args[0], int):
+            return self.create_semaphore(args[0])
+        if args:
+            raise InvalidArgument(f"an object of protocol {protocol} is not made with the arguments {args!r}")
         if protocol == Proto.SEMAPHORE:
             return self.create_semaphore()
-        name = Proto(protocol).name if protocol in list(Proto) else "unknown"
-        raise NotSupported(f"this factory makes gates, IRQs and semaphores, no objects of protocol {protocol} ({name})")
+        return self.create_irq() if protocol == Proto.IRQ_SENDER else self.create_gate()
 
     def __repr__(self) -> str:
-        return "<Factory>"
+        return "<KernelFactory>"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import operator
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from l4re.dataspace import NO_HINTS, Dataspace, Hints
 from l4re.errors import InvalidArgument, NotSupported, OutOfMemory, OutOfRange
 from l4re.linux import memfd
 from l4re.linux.memory import MemoryGauge
 from l4re.rights import MemAllocFlags
+from l4re.wire.protocols import Proto
+
+if TYPE_CHECKING:
+    from l4re.wire.vargs import Varg
 
 __all__ = ["MemAlloc"]
 
@@ -31,8 +35,27 @@ class MemAlloc:
 
     F: TypeAlias = MemAllocFlags
 
+    #: The protocols of what `create` makes.
+    kinds: Final = frozenset((int(Proto.DATASPACE),))
+
     def __init__(self, gauge: MemoryGauge | None = None) -> None:
         self._gauge = gauge or MemoryGauge()
+
+    def create(self, protocol: int, *args: Varg) -> Dataspace:
+        """Return a new object by the number of its protocol: `Proto.DATASPACE`, with size, flags and alignment.
+
+        It is what upstream's ``alloc`` is made of; see :meth:`alloc` for what else can go wrong.
+
+        Raises:
+            NotSupported: any other protocol.
+            InvalidArgument: other arguments than one to three numbers.
+        """
+        if protocol not in self.kinds:
+            raise NotSupported(f"a memory allocator makes dataspaces, no objects of protocol {protocol}")
+        if not 1 <= len(args) <= 3 or not all(isinstance(arg, int) for arg in args):
+            raise InvalidArgument(f"a dataspace is made with a size, flags and an alignment, not {args!r}")
+        size, flags, align = (int(arg or 0) for arg in (*args, 0, 0)[:3])
+        return self.alloc(size, flags=flags, align=align)
 
     def alloc(
         self, size: int, *, flags: MemAllocFlags | int = MemAllocFlags.NONE, align: int = 0, name: str = "l4re"

@@ -14,7 +14,17 @@ from typing import ClassVar, Self
 
 from l4re._native import leaf
 from l4re.cap import Capability, Export, register_kind
-from l4re.errors import Busy, Closed, Exists, InvalidArgument, IpcTimeout, OutOfMemory, PeerGone, PermissionDenied
+from l4re.errors import (
+    Busy,
+    Closed,
+    Exists,
+    InvalidArgument,
+    IpcTimeout,
+    NotFound,
+    OutOfMemory,
+    PeerGone,
+    PermissionDenied,
+)
 from l4re.irq.pin import IrqSource, Pin
 from l4re.linux.clock import deadline_after, nanoseconds_left
 from l4re.linux.fd import Fd
@@ -69,11 +79,7 @@ class Irq(Capability):
         source = IrqSource()
         irq = cls(None, None, Rights.RWSD, source=source)
         irq._loop = loop = leaf.open_loop(-1)
-
-        def watch(pin: Pin) -> None:
-            pin.watched(loop, pin)
-
-        source.on_added = watch
+        source.on_added = lambda pin: pin.watched(loop, pin)
         return irq
 
     @classmethod
@@ -95,14 +101,45 @@ class Irq(Capability):
             raise PermissionDenied(f"{self!r} cannot be received here: this capability can only trigger")
         if self._handled or self._loop is None:
             raise Exists(f"{self!r} has a handler already")
-        for pin in self._source.pins:
-            pin.unwatched()
+        self._move(watch)
         self._loop.close()
         self._loop, self._handled = None, True
-        self._source.on_added = watch
-        for pin in list(self._source.pins):
-            watch(pin)
         return self._source
+
+    def detach(self) -> bool:
+        """Take it away from its handler, to wait for it here or to register another: True if a trigger is pending.
+
+        A trigger that came and was not handled is kept, as are those who hold the IRQ. For the thread that runs the
+        handler's loop, or while none does.
+
+        Raises:
+            PermissionDenied: this capability can only trigger.
+            NotFound: it has no handler.
+        """
+        source = self._source
+        if self.closed:
+            raise Closed("this irq is closed")
+        if source is None:
+            raise PermissionDenied(f"{self!r} cannot be detached here: this capability can only trigger")
+        if not self._handled or source.on_detach is None:
+            raise NotFound(f"{self!r} has no handler")
+        source.on_detach()
+        source.on_detach = None
+        self._loop = loop = leaf.open_loop(-1)
+        self._handled = False
+        return self._move(lambda pin: pin.watched(loop, pin))
+
+    def _move(self, watch: Callable[[Pin], None]) -> bool:
+        """Let ``watch`` have each pin, those there are and those to come; whether there was something in them."""
+        assert self._source is not None
+        pins = list(self._source.pins)
+        for pin in pins:
+            pin.unwatched()
+        pending = any(pin.pending for pin in pins)
+        self._source.on_added = watch
+        for pin in pins:
+            watch(pin)
+        return pending
 
     # ---- triggering ----
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from l4re._native import leaf
 from l4re.errors import OutOfMemory
-from l4re.linux.fd import Fd, plenty_left, take
+from l4re.linux.fd import Fd, plenty_left, take, unread
 from l4re.wire.port import PortKind, PortMessage
 
 __all__ = ["Family", "IrqSource", "Pin"]
@@ -59,6 +59,11 @@ class Pin:
             self._pipe = Fd(os.dup(self._number), True)
             self.watch.close()
             self.watch = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is in the pipe, while no loop watches it."""
+        return unread(self._pipe.fileno()) > 0
 
     def look(self) -> tuple[bool, bool]:
         """See what the loop found in the pipe: (it was triggered, the holder is gone). New pins join the source."""
@@ -116,6 +121,8 @@ class IrqSource:
     def __init__(self) -> None:
         self.pins: set[Pin] = set()
         self.on_added: Callable[[Pin], None] | None = None
+        #: What lets go of it: the registry whose handler receives, until it is detached.
+        self.on_detach: Callable[[], object] | None = None
         self._closed = False
         self._ever_held = False
         self._generation = leaf.generation()
@@ -176,7 +183,7 @@ class IrqSource:
     def close(self) -> None:
         """Drop every pin: nobody can trigger any more."""
         self._closed = True
-        self.on_added = None
+        self.on_added = self.on_detach = None
         for pin in self.pins:
             pin.close()
         self.pins.clear()

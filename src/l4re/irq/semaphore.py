@@ -1,8 +1,8 @@
 """Semaphores: a pipe of tokens. To go up is to write a byte, to go down is to read one.
 
 All holders share the pipe, since its tokens are for whoever comes first. What a holder may do is which ends it has:
-W the writing one, S the reading one. Nothing here relies on a flag of the open files, which others share: each read
-and each write asks the kernel not to wait.
+W the writing one, S the reading one. What arrives is opened anew, so that no flag is shared with whoever sent it; and
+where that is not possible each read and each write asks the kernel not to wait all the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from l4re._native import leaf
 from l4re.cap import Capability, Export, register_kind
 from l4re.errors import Busy, Closed, InvalidArgument, IpcTimeout, OutOfMemory, PeerGone, PermissionDenied
 from l4re.linux.clock import deadline_after, nanoseconds_left
-from l4re.linux.fd import Fd
+from l4re.linux.fd import Fd, reopened
 from l4re.rights import Rights
 from l4re.wire.items import ItemKind
 
@@ -208,7 +208,9 @@ def _import_semaphore(rights: Rights, value: int, fds: tuple[Fd, ...]) -> Semaph
     if not wanted or found != wanted or len({os.fstat(fd.fileno()).st_ino for fd in fds}) != 1:
         raise InvalidArgument("what arrived as a semaphore is not the ends of one pipe that its rights say")
     ends = iter(fds)
-    return Semaphore(next(ends) if int(rights) & _W else None, next(ends, None))
+    write = reopened(next(ends), write=True) if int(rights) & _W else None
+    read = reopened(next(ends), write=False) if int(rights) & _S else None
+    return Semaphore(write, read)
 
 
 register_kind(ItemKind.SEMAPHORE, _import_semaphore)

@@ -106,7 +106,16 @@ class ObjectRegistry:
             source.on_added = watch
             irq = Irq.of_handler(source)
         self._sources[id(handler)] = (handler, source)
+        source.on_detach = lambda: self._detach(handler)
         return irq
+
+    def _detach(self, handler: IrqHandler) -> IrqSource | None:
+        """Forget a handler and the holders of its IRQ, which goes on without it."""
+        entry = self._sources.pop(id(handler), None)
+        if entry is None:
+            return None
+        self._server._held(-sum(pin.counts for pin in entry[1].pins))
+        return entry[1]
 
     def unregister_obj(self, obj: Served | IrqHandler) -> None:
         """Stop serving: its ports and sessions end. Unknown objects are ignored.
@@ -121,10 +130,9 @@ class ObjectRegistry:
         if binding is not None:
             binding.close(why)
             binding.object._l4_cap = None
-        entry = self._sources.pop(id(obj), None)
-        if entry is not None:
-            self._server._held(-sum(pin.counts for pin in entry[1].pins))
-            entry[1].close()
+        source = self._detach(obj) if isinstance(obj, IrqHandler) else None
+        if source is not None:
+            source.close()
 
     def ports(self, obj: Served) -> tuple[PortInfo, ...]:
         """Everybody who can call ``obj``, oldest first.
@@ -213,13 +221,14 @@ class IrqPort:
 
     def ready(self) -> None:
         """Handle what is out of the ordinary; believe the end last."""
+        watch = self._pin.watch
         triggered, gone = self._pin.look()
         if triggered:
             try:
                 self.triggered()
             except BaseException as error:
                 self.failed(error)
-        if gone and not self._pin.source.closed:
+        if gone and not self._pin.source.closed and self._pin.watch is watch:  # the handler may have detached it
             self._pin.source.remove(self._pin)
             if self._pin.counts:
                 self._server._held(-1)
