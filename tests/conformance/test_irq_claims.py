@@ -5,11 +5,17 @@ Where Linux cannot or should not keep one, the test shows what happens instead, 
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Callable, Iterator
+
 import pytest
 
 from l4re import (
     Err,
+    Factory,
+    FactoryServer,
     IpcErr,
+    IpcError,
     IpcTimeout,
     Irq,
     IrqHandler,
@@ -22,7 +28,13 @@ from l4re import (
 )
 from l4re.cap import Export
 from l4re.factory.kernel import KernelFactory
-from support.processes import PATIENCE, Background
+from support.processes import PATIENCE, Background, Child, Link, Running, processes
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Child]]:
+    with processes() as fork:
+        yield fork
 
 
 class Counter(IrqHandler):
@@ -40,6 +52,43 @@ def test_claim_53_an_unknown_protocol_gives_enodev() -> None:
     with pytest.raises(NotSupported) as error:
         KernelFactory().create(0x7777)
     assert error.value.code == Err.ENODEV
+
+
+@pytest.mark.parametrize("rights", [Rights.R, Rights.RW])
+def test_claim_56_creating_through_a_factory_without_s_gives_eperm(rights: Rights) -> None:
+    with RegistryServer() as server:
+        gate = server.registry.register_obj(FactoryServer())
+        with gate.mint(rights=rights) as weak, Running(server):
+            with pytest.raises(PermissionDenied) as error:
+                Factory(weak).create(0x7777)  # not even looked at
+            assert error.value.code == Err.EPERM
+            Factory(gate).create_semaphore().close()
+
+
+def test_claim_57_creating_without_a_place_for_it_creates_nothing_and_is_an_ipc_error(
+    start: Callable[..., Child],
+) -> None:
+    def client(link: Link) -> None:
+        (gate,) = link.take()
+        factory = Factory(gate)
+        factory.create_semaphore().close()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        with pytest.raises(IpcError) as error:
+            factory.create_semaphore()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert error.value.code > Err.EIPC_LO
+        factory.create_semaphore().close()
+        link.say("done")
+        link.hear()
+
+    child = start(client)
+    with RegistryServer() as server:
+        child.give(server.registry.register_obj(FactoryServer()))
+        with Running(server):
+            assert child.hear() == "done"
+            child.say("thanks")
+            child.end()
 
 
 def test_claim_58_what_a_factory_makes_comes_with_all_rights_it_has_here() -> None:

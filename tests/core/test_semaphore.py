@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import pytest
 from hypothesis import given
@@ -169,6 +171,56 @@ def test_ends_of_two_pipes_are_no_semaphore() -> None:
             import_all(pack_item(ItemKind.SEMAPHORE, Rights.RWS, 2, 0), fds)
 
 
+def received(semaphore: Semaphore) -> Semaphore:
+    """The same, as another process would have it."""
+    export = semaphore.export()
+    (other,) = import_all(
+        pack_item(export.kind, export.rights, len(export.fds), export.value), [os.dup(fd) for fd in export.fds]
+    )
+    export.done()
+    assert isinstance(other, Semaphore)
+    return other
+
+
+def test_who_received_one_shares_no_flag_with_who_sent_it() -> None:
+    with Semaphore.create() as semaphore, received(semaphore) as other:
+        for mine, theirs in ((semaphore._read, other._read), (semaphore._write, other._write)):
+            assert mine is not None
+            assert theirs is not None
+            fcntl.fcntl(mine.fileno(), fcntl.F_SETFL, os.O_DIRECT)  # may block, and takes a page for each token
+            assert fcntl.fcntl(theirs.fileno(), fcntl.F_GETFL) & (os.O_DIRECT | os.O_NONBLOCK) == os.O_NONBLOCK
+            assert not os.get_inheritable(theirs.fileno())
+        for _ in range(1000):
+            other.up()
+        assert other == semaphore
+
+
+def test_without_procfs_the_open_file_is_shared_and_all_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_procfs(*_: object) -> int:
+        raise FileNotFoundError
+
+    with Semaphore.create() as semaphore:
+        with monkeypatch.context() as patch:
+            patch.setattr("l4re.linux.fd.os.open", no_procfs)
+            other = received(semaphore)
+        with other:
+            os.set_blocking(semaphore.fileno(), True)
+            semaphore.up()
+            other.down(timeout=0)
+            assert not other.try_down()
+
+
+def test_one_that_nobody_can_lower_any_more_is_received_all_the_same() -> None:
+    with Semaphore.create() as semaphore:
+        export = semaphore.up_only.export()
+        words, fds = pack_item(export.kind, export.rights, 1, 0), [os.dup(export.fds[0])]
+        export.done()
+    (upper,) = import_all(words, fds)
+    assert isinstance(upper, Semaphore)
+    with upper, pytest.raises(PeerGone):
+        upper.up()
+
+
 def test_the_leaf_takes_one_byte_and_knows_the_end() -> None:
     read, write = leaf.pipe()
     leaf.unguard(read)
@@ -230,6 +282,90 @@ def test_a_holder_that_is_killed_takes_at_most_the_token_it_had(start: Start) ->
         assert 7 <= left <= 12
         semaphore.up()
         semaphore.down(timeout=0)
+
+
+def consume(link: Link) -> None:
+    (semaphore,) = link.take()
+    while True:
+        semaphore.down()
+        link.say("one")
+
+
+@processes
+def test_a_waiter_that_is_killed_takes_no_token_along(start: Start) -> None:
+    waiting, other = start(consume), start(consume)
+    with Semaphore.create() as semaphore:
+        waiting.link.give(semaphore.down_only)
+        waiting.wait_until_waiting()
+        waiting.kill()
+        waiting.join()
+        other.link.give(semaphore.down_only)
+        for _ in range(100):
+            semaphore.up()
+            assert other.hear() == "one"
+        assert not semaphore.try_down()
+
+
+def produce(link: Link) -> None:
+    (semaphore,) = link.take()
+    for count in range(1, 1 << 20):
+        semaphore.up()
+        link.hear()
+        link.say(str(count))
+
+
+@processes
+def test_a_token_of_an_upper_that_is_killed_is_there(start: Start) -> None:
+    child = start(produce)
+    with Semaphore.create() as semaphore:
+        child.link.give(semaphore.up_only)
+        for count in range(1, 20):
+            semaphore.down(timeout=PATIENCE)
+            child.say("on")
+            assert child.hear() == str(count)
+        child.wait_until_waiting()  # it went up once more
+        child.kill()
+        child.join()
+        semaphore.down(timeout=0)
+        assert not semaphore.try_down()
+
+
+class Tokens(l4re.Interface):
+    protocol = 0x5345
+
+    @l4re.rpc
+    def up_side(self) -> Annotated[Semaphore, Rights.RW]:
+        raise NotImplementedError
+
+    @l4re.rpc
+    def both(self, semaphore: Semaphore | None) -> list[Semaphore]:
+        raise NotImplementedError
+
+
+class TokenServer(Tokens, l4re.Epiface):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = Semaphore.create()
+
+    def up_side(self) -> Semaphore:
+        return self.tokens
+
+    def both(self, semaphore: Semaphore | None) -> list[Semaphore]:
+        return [self.tokens] if semaphore is None else [self.tokens, semaphore]
+
+
+def test_a_call_takes_and_gives_them_with_the_rights_it_says() -> None:
+    served = TokenServer()
+    with l4re.RegistryServer() as server, served.tokens, Semaphore.create() as mine:
+        tokens = Tokens(server.registry.register_obj(served))
+        with tokens.up_side() as upper:
+            assert upper.rights == Rights.RW
+            upper.up()
+        served.tokens.down(timeout=0)
+        theirs, back = tokens.both(mine)
+        with theirs, back:
+            assert (theirs, back) == (served.tokens, mine)
+        assert len(tokens.both(None)) == 1
 
 
 def wait_for_nobody(link: Link) -> None:
@@ -294,10 +430,11 @@ def test_the_factory_makes_objects_by_the_number_of_their_protocol() -> None:
     with factory.create(Proto.SEMAPHORE) as semaphore, factory.create(Proto.IRQ_SENDER) as irq:
         assert isinstance(semaphore, Semaphore)
         assert isinstance(irq, l4re.Irq)
-    channel = factory.create(Proto.KOBJECT)
-    assert isinstance(channel, l4re.Channel)
-    with channel.gate, channel.svr:
+    with factory.create(Proto.KOBJECT) as channel:
+        assert isinstance(channel, l4re.Channel)
         assert channel.gate.rights & Rights.W
+    assert channel.gate.closed
+    assert channel.svr.closed
 
 
 @pytest.mark.parametrize("protocol", [Proto.TASK, Proto.VM, 12345])

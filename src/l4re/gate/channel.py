@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable
+from types import TracebackType
 from typing import ClassVar, NamedTuple, Self
 
 from l4re._native import leaf
@@ -135,10 +136,23 @@ class Svr(Capability):
 
 
 class Channel(NamedTuple):
-    """Both sides of a new gate, as ned's ``loader:new_channel()`` makes it."""
+    """Both sides of a new gate, as ned's ``loader:new_channel()`` makes it. Leaving a block with it closes both."""
 
     gate: Gate
     svr: Svr
+
+    def close(self) -> None:
+        """Drop both sides."""
+        self.gate.close()
+        self.svr.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def new_channel() -> Channel:

@@ -46,7 +46,7 @@ _T = TypeVar("_T")
 
 
 class Maker(Protocol):
-    """What makes objects: ``env.factory``, ``env.mem_alloc``, a `Factory`, or something of yours."""
+    """What makes objects: ``env.factory``, ``env.mem_alloc``, or something of yours."""
 
     @property
     def kinds(self) -> Collection[int]:
@@ -109,8 +109,7 @@ class Factory(Interface):
     def _l4_made(self, kind: type[_T], protocol: int, *args: Varg) -> _T:
         made = self.create(protocol, *args)
         if not isinstance(made, kind):
-            for cap in made if isinstance(made, Channel) else (made,):
-                cap.close()
+            made.close()
             raise ServerError(f"the factory made {made!r}, no {kind.__name__}")
         return made
 
