@@ -62,6 +62,13 @@ def test_it_starts_with_as_many_tokens_as_were_asked_for() -> None:
         assert [semaphore.try_down() for _ in range(4)] == [True, True, True, False]
 
 
+def test_it_may_start_full() -> None:
+    with Semaphore.create(4096) as semaphore:
+        for _ in range(4096):
+            semaphore.down(timeout=0)
+        assert not semaphore.try_down()
+
+
 def test_a_start_below_zero_or_beyond_a_pipe_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="0 or more"):
         Semaphore.create(-1)
@@ -201,7 +208,7 @@ def test_without_procfs_the_open_file_is_shared_and_all_works(monkeypatch: pytes
 
     with Semaphore.create() as semaphore:
         with monkeypatch.context() as patch:
-            patch.setattr("l4re.linux.fd.os.open", no_procfs)
+            patch.setattr("l4re.linux.pipes.os.open", no_procfs)
             other = received(semaphore)
         with other:
             os.set_blocking(semaphore.fileno(), True)

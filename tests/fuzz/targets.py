@@ -548,6 +548,25 @@ def any_pin_packets(data: bytes) -> None:
 
 
 @target
+def any_service(data: bytes) -> None:
+    """Requests to an interrupt controller and to a factory."""
+    source = Source(data)
+    with l4re.IcuServer(3) as icu:
+        services = (icu, l4re.FactoryServer(l4re.env().factory))
+        while source:
+            service = services[source.number(1) & 1]
+            label = source.choose((l4re.Proto.IRQ, l4re.Proto.FACTORY, l4re.Proto.META, 0))
+            with suppress(L4Error):
+                answer = service.serve_request(source.number(1) & 3, label, source.blob()[:504], b"", ())
+                assert answer is not None
+                for cap in answer[3]:
+                    if cap is not None:
+                        cap.close()
+            icu.pulse(source.number(1) % 3)
+        assert icu.bound == ()
+
+
+@target
 def any_last_word(data: bytes) -> None:
     """What a server says on a port, and on the socket of a session, before it goes."""
     channel = l4re.new_channel()

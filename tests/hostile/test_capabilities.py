@@ -66,6 +66,7 @@ def _socket(kind: int) -> Callable[[ExitStack], list[int]]:
 
 
 _DS, _GATE, _IRQ, _SVR = ItemKind.DATASPACE, ItemKind.GATE, ItemKind.IRQ, ItemKind.RECEIVE
+_SEM = ItemKind.SEMAPHORE
 READ, WRITE, SOCK = 0, 1, 2
 
 LIES: dict[str, Claim] = {
@@ -105,6 +106,14 @@ LIES: dict[str, Claim] = {
     "an irq without its socket": (_IRQ, 5, 0, _pipe(WRITE)),
     "an irq of two pipes": (_IRQ, 5, 0, _pipe(WRITE, WRITE)),
     "an irq of three": (_IRQ, 5, 0, _pipe(WRITE, SOCK, SOCK)),
+    "a semaphore of files": (_SEM, 5, 0, _file("/tmp")),
+    "a semaphore to go up that is for going down": (_SEM, 5, 0, _pipe(READ)),
+    "a semaphore to go down that is for going up": (_SEM, 6, 0, _pipe(WRITE)),
+    "a semaphore the wrong way round": (_SEM, 7, 0, _pipe(READ, WRITE)),
+    "a semaphore of one end that says two": (_SEM, 7, 0, _pipe(WRITE)),
+    "a semaphore of three": (_SEM, 7, 0, _pipe(WRITE, READ, READ)),
+    "a semaphore without rights": (_SEM, 4, 0, _pipe()),
+    "a semaphore that is a socket": (_SEM, 5, 0, _pipe(SOCK)),
     "a receive right that is a pipe": (_SVR, 15, 1, _pipe(READ)),
     "a receive right of nothing": (_SVR, 15, 0, _pipe()),
 }
@@ -129,6 +138,7 @@ HONEST: dict[str, Claim] = {
     "read-only dataspace": (_DS, 4, 4096, _memory(mode=os.O_RDONLY)),
     "gate": (_GATE, 7, 0, _pipe(SOCK)),
     "irq": (_IRQ, 5, 0, _pipe(WRITE, SOCK)),
+    "semaphore": (_SEM, 7, 0, _pipe(WRITE, READ)),
     "none": (0, 0, 0, _pipe()),
 }
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from l4re._native import leaf
 from l4re.errors import OutOfMemory
-from l4re.linux.fd import Fd, plenty_left, take, unread
+from l4re.linux.fd import Fd, plenty_left, take
 from l4re.wire.port import PortKind, PortMessage
 
 __all__ = ["Family", "IrqSource", "Pin"]
@@ -63,6 +63,8 @@ class Pin:
     @property
     def pending(self) -> bool:
         """Whether something is in the pipe, while no loop watches it."""
+        from l4re.linux.pipes import unread
+
         return unread(self._pipe.fileno()) > 0
 
     def look(self) -> tuple[bool, bool]:

@@ -15,7 +15,8 @@ from l4re._native import leaf
 from l4re.cap import Capability, Export, register_kind
 from l4re.errors import Busy, Closed, InvalidArgument, IpcTimeout, OutOfMemory, PeerGone, PermissionDenied
 from l4re.linux.clock import deadline_after, nanoseconds_left
-from l4re.linux.fd import Fd, reopened
+from l4re.linux.fd import Fd
+from l4re.linux.pipes import capacity, put, reopened
 from l4re.rights import Rights
 from l4re.wire.items import ItemKind
 
@@ -52,22 +53,18 @@ class Semaphore(Capability):
             OutOfMemory: no descriptors are left.
             InvalidArgument: ``value`` is negative, or more than a pipe holds.
         """
+        if value < 0:
+            raise InvalidArgument(f"a semaphore starts at 0 or more, not at {value}")
         try:
             read, write = leaf.pipe()
         except OSError as error:
             raise OutOfMemory(f"cannot make a pipe for the semaphore: {error.strerror}") from error
         leaf.unguard(read)  # a forked child is a holder like its parent
         made = cls(Fd(write), Fd(read))
-        try:
-            if value < 0:
-                raise InvalidArgument(f"a semaphore starts at 0 or more, not at {value}")
-            for _ in range(value):
-                made.up()
-        except BaseException as error:
-            made.close()
-            if isinstance(error, Busy):
-                raise InvalidArgument(f"a semaphore cannot hold {value} tokens: {error}") from None
-            raise
+        if value > (most := capacity(write)):
+            raise InvalidArgument(f"a semaphore cannot hold {value} tokens, {most} at most")
+        if value:
+            put(write, bytes(value))
         return made
 
     # ---- up and down ----

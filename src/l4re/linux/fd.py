@@ -7,16 +7,14 @@ speak to a stranger.
 
 from __future__ import annotations
 
-import os
 import resource
-import sys
 from types import TracebackType
 from typing import Self
 
 from l4re._native import leaf
 from l4re.errors import Closed
 
-__all__ = ["Fd", "plenty_left", "reopened", "take", "unread"]
+__all__ = ["Fd", "plenty_left", "take"]
 
 
 class Fd(leaf.Owner):
@@ -56,31 +54,6 @@ def plenty_left(fd: int) -> bool:
     """
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return most == resource.RLIM_INFINITY or fd < most - most // 4
-
-
-def reopened(fd: Fd, *, write: bool) -> Fd:
-    """Take the end of a pipe, and return it as an open file of our own, whose flags nobody else can change.
-
-    Where procfs does not show it, or does not let us open it, it is returned as it is.
-    """
-    try:
-        own = os.open(f"/proc/self/fd/{fd.fileno()}", (os.O_WRONLY if write else os.O_RDONLY) | os.O_NONBLOCK)
-    except OSError:  # no procfs; somebody else's pipe; nobody at the other end
-        return fd
-    new = Fd(own, what=fd.what)
-    if not os.path.samestat(os.fstat(own), os.fstat(fd.fileno())):
-        new.close()
-        return fd
-    fd.close()
-    return new
-
-
-def unread(fd: int) -> int:
-    """Return how many bytes wait in a pipe."""
-    import fcntl
-    import termios
-
-    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def take(fds: tuple[int, ...], *, guarded: bool = False, what: str = "received descriptor") -> tuple[Fd, ...]:

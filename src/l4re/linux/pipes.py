@@ -1,0 +1,49 @@
+"""Pipes: what is in one, and open files of one's own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import termios
+
+from l4re.linux.fd import Fd
+
+__all__ = ["capacity", "put", "reopened", "unread"]
+
+
+def capacity(fd: int) -> int:
+    """Return how many bytes a pipe takes, written at once."""
+    return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+
+
+def put(fd: int, data: bytes) -> None:
+    """Write ``data``, no more than fits, into a pipe of our own.
+
+    Raises:
+        BlockingIOError: it did not fit.
+    """
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def reopened(fd: Fd, *, write: bool) -> Fd:
+    """Take an end of what is a pipe, and return it as an open file of our own, whose flags nobody else can change.
+
+    Where procfs does not show it, or does not let us open it, it is returned as it is.
+    """
+    try:
+        own = os.open(f"/proc/self/fd/{fd.fileno()}", (os.O_WRONLY if write else os.O_RDONLY) | os.O_NONBLOCK)
+    except OSError:  # no procfs; somebody else's pipe; nobody at the other end
+        return fd
+    new = Fd(own, what=fd.what)
+    if not os.path.samestat(os.fstat(own), os.fstat(fd.fileno())):
+        new.close()
+        return fd
+    fd.close()
+    return new
+
+
+def unread(fd: int) -> int:
+    """Return how many bytes wait in a pipe."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
