@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Final
 from l4re.errors import InvalidArgument, NotSupported
 from l4re.gate import Channel, new_channel
 from l4re.irq import Irq
-from l4re.wire.protocols import Proto
 
 if TYPE_CHECKING:
     from l4re.irq import Semaphore
     from l4re.wire.vargs import Varg
 
 __all__ = ["KernelFactory"]
+
+#: Of `Proto`, which a start need not load.
+_NONE, _KOBJECT, _IRQ_SENDER, _SEMAPHORE = 0, -10, -18, -20
 
 
 class KernelFactory:
@@ -22,7 +24,7 @@ class KernelFactory:
     __slots__ = ()
 
     #: The protocols of what `create` makes; a gate has none of its own.
-    kinds: Final = frozenset((Proto.NONE, Proto.KOBJECT, Proto.IRQ_SENDER, Proto.SEMAPHORE))
+    kinds: Final = frozenset((_NONE, _KOBJECT, _IRQ_SENDER, _SEMAPHORE))
 
     def create_gate(self) -> Channel:
         """Return a new gate and the right to serve it; the caller owns both."""
@@ -53,17 +55,19 @@ class KernelFactory:
             InvalidArgument: arguments that such an object does not have.
         """
         if protocol not in self.kinds:
+            from l4re.wire.protocols import Proto
+
             name = Proto(protocol).name if protocol in list(Proto) else "unknown"
             raise NotSupported(
                 f"this factory makes gates, IRQs and semaphores, no objects of protocol {protocol} ({name})"
             )
-        if protocol == Proto.SEMAPHORE and len(args) == 1 and isinstance(args[0], int):
+        if protocol == _SEMAPHORE and len(args) == 1 and isinstance(args[0], int):
             return self.create_semaphore(args[0])
         if args:
             raise InvalidArgument(f"an object of protocol {protocol} is not made with the arguments {args!r}")
-        if protocol == Proto.SEMAPHORE:
+        if protocol == _SEMAPHORE:
             return self.create_semaphore()
-        return self.create_irq() if protocol == Proto.IRQ_SENDER else self.create_gate()
+        return self.create_irq() if protocol == _IRQ_SENDER else self.create_gate()
 
     def __repr__(self) -> str:
         return "<KernelFactory>"

@@ -10,13 +10,13 @@ from l4re.errors import InvalidArgument, NotSupported, OutOfMemory, OutOfRange
 from l4re.linux import memfd
 from l4re.linux.memory import MemoryGauge
 from l4re.rights import MemAllocFlags
-from l4re.wire.protocols import Proto
 
 if TYPE_CHECKING:
     from l4re.wire.vargs import Varg
 
 __all__ = ["MemAlloc"]
 
+_DATASPACE: Final = 0x4000  # of `Proto`, which a start need not load
 _NONE: Final = MemAllocFlags.NONE  # truth of an enum flag is a slow question
 _RESERVE: Final = int(MemAllocFlags.CONTINUOUS | MemAllocFlags.PINNED)
 _SUPER_PAGES: Final = int(MemAllocFlags.SUPER_PAGES)
@@ -36,7 +36,7 @@ class MemAlloc:
     F: TypeAlias = MemAllocFlags
 
     #: The protocols of what `create` makes.
-    kinds: Final = frozenset((int(Proto.DATASPACE),))
+    kinds: Final = frozenset((_DATASPACE,))
 
     def __init__(self, gauge: MemoryGauge | None = None) -> None:
         self._gauge = gauge or MemoryGauge()
