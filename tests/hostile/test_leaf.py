@@ -9,6 +9,7 @@ import gc
 import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -140,6 +141,30 @@ def test_other_threads_close_sessions_while_the_loop_sleeps_or_spins(world: Worl
         thread.join()
         loop.close()
     assert served == 600
+
+
+def test_other_threads_close_pipes_that_the_loop_reads_ahead() -> None:
+    loop = leaf.open_loop(200)
+    stop = threading.Event()
+
+    def serve() -> None:
+        while not stop.is_set():
+            loop.next(10**6)
+
+    thread = Background(serve)
+    try:
+        for turn in range(3000):
+            read, write = leaf.pipe()
+            source = loop.watch_pipe(read, turn)
+            for _ in range(1 + turn % 4):
+                leaf.trigger(write)
+                time.sleep(0)  # lets the loop look, or not
+            source.close()
+            os.close(write)
+    finally:
+        stop.set()
+        thread.join()
+        loop.close()
 
 
 def test_more_sessions_than_the_hot_list_holds(world: World) -> None:

@@ -605,6 +605,7 @@ static bool spin(Loop *l, int64_t timeout, int64_t *idle_since)
     l->found = 0;
     l->looks_per_trigger = l->hot_count ? LOOKS_PER_TRIGGER : 1;
     int seen = spin_until(&l->spin, beside, l->hot_count ? QUICK_LOOKS : QUICK_TRIGGERS, timeout, idle_since, look_around, l);
+    l->ahead &= l->last != NULL;                        /* it may have been closed while its pipe was read */
     l->event_next = 0;                                  /* all were handled, or we would not be here */
     l->event_count = l->found > 0 ? l->found : 0;
     if (!l->graves)
