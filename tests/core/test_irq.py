@@ -25,7 +25,7 @@ from l4re import (
     RegistryServer,
     Rights,
 )
-from support.processes import Background, Child, Echo, Link, Running, descriptors
+from support.processes import PATIENCE, Background, Child, Echo, Link, Running, descriptors
 
 Start = Callable[..., Child]
 processes = pytest.mark.processes
@@ -637,3 +637,17 @@ def test_a_holder_that_exits_at_once_was_heard(start: Start) -> None:
                 assert loop.join() is LoopEnd.ORPHANED
             assert counter.count == 1
         child.end()
+
+
+def test_a_handler_may_detach_its_irq_and_fail(caplog: pytest.LogCaptureFixture) -> None:
+    class Once(IrqHandler):
+        def dispatch(self) -> None:
+            irq.detach()
+            raise ValueError("after detaching")
+
+    with RegistryServer() as server, server.registry.register_irq_obj(Once()) as irq:
+        irq.trigger()
+        server.step(timeout=PATIENCE)
+        assert "after detaching" in caplog.text
+        irq.trigger()
+        irq.receive(timeout=PATIENCE)

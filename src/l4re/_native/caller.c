@@ -133,7 +133,7 @@ static PyObject *exchange(Caller *c, struct wanted *wanted, PyTypeObject *type)
     PyObject *answer = session_exchange(s, &message, wanted->timeout_ns, wanted->flags, type);
     if (answer && PyTuple_Check(answer) && !no_caps(PyTuple_GetItem(answer, 3)) && !import(&answer))
         answer = NULL;
-    else if (!answer && wanted->caps && PyErr_ExceptionMatches(PyExc_OSError)) {        /* they were not sent */
+    else if (!answer && message.unsent) {               /* not: what a signal handler raised while we waited */
         PyErr_Clear();
         wanted->plain = false;
     }

@@ -363,17 +363,19 @@ static PyObject *notify(Source *s, bool serving)
         s->held.cpu = l->trigger_cpu;
         return PyTuple_Pack(2, s->owner, Py_None);
     }
-    PyObject *function = Py_NewRef(s->serve);           /* it may close its own source */
+    PyObject *function = Py_NewRef(s->serve);           /* it may close its own source, which then is no more */
+    PyObject *owner = Py_NewRef(s->owner);
     l->calling = true;
     l->notified++;
     PyObject *result = PyObject_CallNoArgs(function);
     if (!result) {                                      /* raises again what is to end the program */
-        PyObject *error = exception_raised(), *failed = PyObject_GetAttrString(s->owner, "failed");
+        PyObject *error = exception_raised(), *failed = PyObject_GetAttrString(owner, "failed");
         result = failed ? PyObject_CallFunctionObjArgs(failed, error, NULL) : NULL;
         Py_XDECREF(failed);
         Py_XDECREF(error);
     }
     l->calling = nested;
+    Py_DECREF(owner);
     Py_DECREF(function);
     Py_XDECREF(result);
     return NULL;
@@ -478,7 +480,7 @@ static inline bool postponed(Loop *l, Source *s)
 {
     if (s->page || s->pipe || !l->hot_count)
         return false;
-    if (l->others_at && io_now() < l->others_at)
+    if (!l->other && l->others_at && io_now() < l->others_at)
         return true;
     l->other = true;
     return false;
@@ -494,7 +496,7 @@ static enum found look_once(Loop *l, Source **source, struct head *head)
     }
     if ((l->pages_first = !l->pages_first) && l->event_next < l->event_count && (*source = scan(l, head)))
         return (*source)->broken ? ENDED : REQUEST;
-    if (l->other) {
+    if (l->other && l->event_next == l->event_count) {  /* all that were ready had their turn, not only the first */
         l->other = false;
         l->others_at = io_now() + OTHERS_GAP_NS;
     }

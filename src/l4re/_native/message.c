@@ -22,6 +22,7 @@ bool outgoing_take(struct outgoing *message, PyObject *label, PyObject *words, P
     message->items = 0;
     message->count = 0;
     message->lent = 0;
+    message->unsent = false;
     message->word_bytes = 0;
     message->label = label ? PyLong_AsLongLong(label) : 0;
     if (message->label == -1 && PyErr_Occurred())

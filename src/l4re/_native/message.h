@@ -12,6 +12,7 @@ struct outgoing {
     unsigned items;
     int fds[IO_MAX_FDS], count;
     Py_buffer views[2];                                 /* of what is not bytes; obj is NULL for what is */
+    bool unsent;                                        /* its descriptors could not be sent: an exception says why */
     int lent;                                           /* how many owners of descriptors are held */
     PyObject *owners[PAGE_ITEMS];
     uint64_t joined[PAGE_WORDS];                        /* words and items, once there are items */

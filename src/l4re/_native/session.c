@@ -209,6 +209,7 @@ static int begin(Session *s, struct outgoing *message, unsigned flags, int64_t *
             }
             errno = -result;
             PyErr_SetFromErrno(PyExc_OSError);
+            message->unsent = true;
             return -1;
         }
     }

@@ -228,6 +228,8 @@ class Gate(Capability, leaf.Caller):
                             spare.close()
                 sent = isinstance(answer, tuple) or answer in (0, leaf.RECEIVE_TIMEOUT)
             except OSError as error:  # too many are on their way already, for this user
+                if error.__class__ is not OSError:  # a signal handler raised it, or nobody read the port
+                    raise
                 raise OutOfMemory(f"{self!r}: the capabilities cannot be sent now: {error.strerror}") from error
             finally:
                 for export in exports:
