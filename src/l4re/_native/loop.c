@@ -20,7 +20,17 @@
 #include <structmember.h>
 #include <unistd.h>
 
-enum { BATCH = 64, HOT = 64, ROUNDS_PER_EPOLL = 16, LOOKS_PER_TRIGGER = 16, TRIGGERS_PER_EPOLL = 4, QUICK_TRIGGERS = 8, YIELD_AFTER = 32, YIELD_REST = 256, OTHERS_GAP_NS = 50000 };
+enum {
+    BATCH = 64,                         /* events of one epoll_wait */
+    HOT = 64,
+    ROUNDS_PER_EPOLL = 16,
+    LOOKS_PER_TRIGGER = 16,             /* at the pages, if there are any */
+    TRIGGERS_PER_EPOLL = 4,             /* looks at the pipe that was triggered last */
+    QUICK_TRIGGERS = 8,                 /* before the clock is read: each is a system call */
+    YIELD_AFTER = 32,                   /* requests, to clients that wait for our CPU */
+    YIELD_REST = 256,                   /* requests without, once somebody else kept it */
+    OTHERS_GAP_NS = 50000,              /* for those who call, between messages to ports */
+};
 
 typedef struct loop Loop;
 
@@ -775,8 +785,9 @@ static PyObject *loop_watch(Loop *l, PyObject *args)
     return (PyObject *)source_new(l, fd, owner, NULL, false);
 }
 
-/* watch_pipe(fd, owner) -> Source: a notification pipe, which is taken if it succeeds, and emptied here. run() answers plain triggers with
- * owner.triggered(), if there is one; in all other cases the owner's descriptor is ready, and held() says why. */
+/* watch_pipe(fd, owner) -> Source: a notification pipe, which is taken if it succeeds, and emptied here. run() answers
+ * plain triggers with owner.triggered(), if there is one, and says to owner.failed() what that raised; in all other
+ * cases the owner is to look, and held() says why. */
 static PyObject *loop_watch_pipe(Loop *l, PyObject *args)
 {
     int fd;

@@ -7,7 +7,6 @@
 #include "message.h"
 
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <structmember.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -47,7 +46,6 @@ bool memory_export(PyObject *caps, struct outgoing *message)
     size_t words = (message->word_bytes + 7) / 8;
     if (!memory_type || count < 1 || count > PAGE_ITEMS || words + ITEM_WORDS * (size_t)count > PAGE_WORDS)
         return false;
-    struct item *items = (struct item *)(message->joined + words);
     for (Py_ssize_t i = 0; i < count; i++) {
         Memory *m = (Memory *)PyTuple_GetItem(caps, i);
         if (Py_TYPE((PyObject *)m) != memory_type || (m->writable && !m->handed_out))
@@ -55,7 +53,8 @@ bool memory_export(PyObject *caps, struct outgoing *message)
         if ((message->fds[i] = leaf_owner_fd(m->fd)) < 0)
             return false;
         uint8_t rights = m->writable ? RIGHT_R | RIGHT_W : RIGHT_R;
-        items[i] = (struct item){.kind = memory_kind, .rights = rights, .fds = 1, .value = (uint64_t)m->size};
+        struct item item = {.kind = memory_kind, .rights = rights, .fds = 1, .value = (uint64_t)m->size};
+        memcpy(message->joined + words + ITEM_WORDS * (size_t)i, &item, sizeof item);
     }
     if (words)
         message->joined[words - 1] = 0;
