@@ -298,7 +298,13 @@ def test_detaching_under_live_views_is_refused_and_changes_nothing(rm: RegionMap
     region = rm.attach(ds)
     one, two = memoryview(region), memoryview(region)
     assert region.exports == 2
-    for detach in (region.detach, lambda: rm.detach(region), lambda: rm.detach(region.addr)):
+    ways: list[Callable[[], object]] = [
+        region.detach,
+        lambda: rm.detach(region),
+        lambda: rm.detach(region.addr),
+        lambda: rm.detach_range(region.addr + PAGE, PAGE),
+    ]
+    for detach in ways:
         with pytest.raises(BufferError, match="2 views"):
             detach()
     assert rm.find(region.addr) is region

@@ -19,6 +19,7 @@ __all__ = ["Occupant", "holes", "occupants", "parse", "refusal", "writers_of"]
 _PATH = "/proc/self/maps"
 _LIMIT = "/proc/sys/vm/max_map_count"
 _NEARLY = 8  # the kernel counts a little differently, and one mapping may take several
+_PIECE = 1 << 14
 _LOWEST = 1 << 16
 _DEEPEST_STACK = 1 << 30
 
@@ -51,8 +52,8 @@ def _all() -> Iterator[Occupant]:
     try:
         with open(_PATH, encoding="utf-8", errors="backslashreplace") as file:
             text = file.read()
-    except OSError:
-        return iter(())  # no procfs: the message will say less
+    except (OSError, MemoryError):
+        return iter(())  # no procfs, or no room for so long a list: the message will say less
     return parse(text)
 
 
@@ -113,14 +114,23 @@ def refusal(error: OSError, size: int, addr: int = 0) -> L4Error:
 def _full() -> str:
     """Say that this process has as many mappings as it may have; empty if it has not."""
     try:
-        with open(_LIMIT, encoding="ascii") as file:
-            limit = int(file.read())
-    except OSError:
+        limit = int(b"".join(_pieces(_LIMIT)))
+        count = sum(piece.count(b"\n") for piece in _pieces(_PATH))
+    except (OSError, MemoryError):
         return ""
-    count = sum(1 for _ in _all())
     if count < limit - _NEARLY:
         return ""
     return (
         f"this process has {count} mappings, and vm.max_map_count allows {limit}; detach some, map fewer and larger "
         "parts, or have the limit raised (sysctl vm.max_map_count)"
     )
+
+
+def _pieces(path: str) -> Iterator[bytes]:
+    """Yield a file in small pieces: who has no mapping left has no large buffers either."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while piece := os.read(fd, _PIECE):
+            yield piece
+    finally:
+        os.close(fd)
