@@ -47,6 +47,7 @@ PAGES = (
 MORE = {
     "Answered": "interface",
     "DataspaceInfo": "dataspace",
+    "Detached": "rm",
     "KernelFactory": "factory.kernel",
     "Maker": "services",
     "Number": "wire.number",

@@ -42,7 +42,7 @@ from l4re.errors import (
 from l4re.gate import Channel, Gate, Message, Svr, new_channel
 from l4re.log import Log
 from l4re.on_demand import names_on_demand
-from l4re.rights import DsFlags, MemAllocFlags, Rights, RmFlags
+from l4re.rights import DetachResult, DsFlags, MemAllocFlags, Rights, RmFlags
 from l4re.wire.tag import Tag
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ if TYPE_CHECKING:
         rpc,
     )
     from l4re.irq import Irq, IrqHandler, IrqMode, IrqMux, Semaphore
-    from l4re.rm import Region, RegionMap
+    from l4re.rm import Area, Region, RegionMap
     from l4re.server import (
         Caller,
         Limits,
@@ -111,7 +111,7 @@ else:
                 *("cap_cast", "cap_dynamic_cast", "cap_reinterpret_cast", "Description", "describe"),
             ),
             "l4re.irq": ("Irq", "IrqHandler", "IrqMode", "IrqMux", "Semaphore"),
-            "l4re.rm": ("Region", "RegionMap"),
+            "l4re.rm": ("Area", "Region", "RegionMap"),
             "l4re.server": (
                 "Caller",
                 "Limits",
@@ -148,6 +148,7 @@ __all__ = [
     "U64",
     "AccessDenied",
     "AddressNotAvailable",
+    "Area",
     "BadProtocol",
     "Busy",
     "Caller",
@@ -156,6 +157,7 @@ __all__ = [
     "Closed",
     "Dataspace",
     "Description",
+    "DetachResult",
     "DsFlags",
     "Env",
     "Epiface",
