@@ -18,6 +18,8 @@ from .base import (
     Grants,
     HandsOver,
     Listener,
+    Mapper,
+    Maps,
     Memory,
     Notifier,
     Notifies,
@@ -121,7 +123,7 @@ def _irq(wire: Wire) -> l4re.Irq:
     return cap
 
 
-class Ours(Attackable, Grants, Notifies, Memory, HandsOver, Frames, Spawns):
+class Ours(Attackable, Grants, Notifies, Memory, Maps, HandsOver, Frames, Spawns):
     """Sessions, pipes and dataspaces of this package."""
 
     name = "l4re"
@@ -209,6 +211,19 @@ class Ours(Attackable, Grants, Notifies, Memory, HandsOver, Frames, Spawns):
             ds.close()
 
         return cycle
+
+    areas = True
+
+    def mapper(self, area: bool) -> Mapper:
+        ds, rm = l4re.MemAlloc().alloc(4096), l4re.RegionMap()
+        ds.write(0, b"\x07")
+        attach = rm.reserve_area(20_000 * 4096).attach if area else rm.attach
+
+        def look(region: l4re.Region) -> int:
+            with memoryview(region) as view:
+                return view[0]
+
+        return Mapper(lambda: attach(ds), look, l4re.Region.detach, 7, lambda region: region.addr, rm.find, ds.close)
 
     def serve_memory(self, wire: Wire, look: Callable[[memoryview], int]) -> None:
         with l4re.RegistryServer() as server:

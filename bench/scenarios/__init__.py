@@ -15,6 +15,7 @@ from .idle import Footprint, Idle
 from .irq import Notification
 from .memory import MemoryCycle
 from .polite import Polite
+from .region_map import RegionMaps
 from .sessions import Sessions
 from .start import Spawn, Start
 from .throughput import Throughput
@@ -25,8 +26,8 @@ __all__ = ["SCENARIOS", "Scenario", "Setting"]
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
-        RawCall(), TypedCall(), BusyCall(), Capability(), Notification(), MemoryCycle(), Sessions(), Throughput(),
-        Handover(), Frame(), Idle(), Footprint(), Size(), Capabilities(), Clients(), Start(), Spawn(),
+        RawCall(), TypedCall(), BusyCall(), Capability(), Notification(), MemoryCycle(), RegionMaps(), Sessions(),
+        Throughput(), Handover(), Frame(), Idle(), Footprint(), Size(), Capabilities(), Clients(), Start(), Spawn(),
         Polite(), Hostile(),
     )
 }  # fmt: skip
