@@ -357,7 +357,9 @@ while len(regions) > 100:  # there is no memory for a slice
     regions.pop()
 print(area.attach(ds).addr == addr + region.mapped_size)
 region.detach()
-print([each.access for each in maps.occupants(area.addr, area.addr + area.size)])
+print({each.access[:3] for each in maps.occupants(area.addr, area.addr + area.size)})
+again = [area.attach(ds) for _ in range(16)]
+print(bytes(again[0]) == bytes(4 * 4096), len(area.regions()))
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines() == [
@@ -366,7 +368,8 @@ print([each.access for each in maps.occupants(area.addr, area.addr + area.size)]
         "reserve",
         "cut",
         "True",
-        "['---p']",
+        "{'---'}",
+        "True 16",
     ]
 
 
