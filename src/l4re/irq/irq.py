@@ -95,13 +95,14 @@ class Irq(Capability):
         Raises:
             PermissionDenied: this capability can only trigger.
             Exists: a handler receives it already.
+            OutOfMemory: no descriptors are left; nothing changed.
         """
         if self._source is None or self.closed:
             self.fileno()
             raise PermissionDenied(f"{self!r} cannot be received here: this capability can only trigger")
         if self._handled or self._loop is None:
             raise Exists(f"{self!r} has a handler already")
-        self._move(watch)
+        self._source.move(watch)
         self._loop.close()
         self._loop, self._handled = None, True
         return self._source
@@ -115,6 +116,7 @@ class Irq(Capability):
         Raises:
             PermissionDenied: this capability can only trigger.
             NotFound: it has no handler.
+            OutOfMemory: no descriptors are left; nothing changed.
         """
         source = self._source
         if self.closed:
@@ -123,22 +125,12 @@ class Irq(Capability):
             raise PermissionDenied(f"{self!r} cannot be detached here: this capability can only trigger")
         if not self._handled or source.on_detach is None:
             raise NotFound(f"{self!r} has no handler")
-        source.on_detach()
-        source.on_detach = None
-        self._loop = loop = leaf.open_loop(-1)
-        self._handled = False
-        return self._move(lambda pin: pin.watched(loop, pin))
-
-    def _move(self, watch: Callable[[Pin], None]) -> bool:
-        """Let ``watch`` have each pin, those there are and those to come; whether there was something in them."""
-        assert self._source is not None
-        pins = list(self._source.pins)
-        for pin in pins:
-            pin.unwatched()
-        pending = any(pin.pending for pin in pins)
-        self._source.on_added = watch
-        for pin in pins:
-            watch(pin)
+        try:
+            loop = leaf.open_loop(-1)
+        except OSError as error:
+            raise OutOfMemory(f"cannot wait for this IRQ here: {error.strerror}") from error
+        pending = source.move(lambda pin: pin.watched(loop, pin))
+        self._loop, self._handled = loop, False
         return pending
 
     # ---- triggering ----

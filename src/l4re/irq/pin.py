@@ -33,7 +33,9 @@ class Pin:
 
     __slots__ = ("_derive", "_number", "_pipe", "counts", "family", "source", "watch")
 
-    def __init__(self, source: IrqSource, pipe: Fd, derive: Fd, *, counts: bool, family: Family | None = None) -> None:
+    def __init__(
+        self, source: IrqSource, pipe: Fd, derive: Fd | None, *, counts: bool, family: Family | None = None
+    ) -> None:
         self.source = source
         self.family = family or Family()
         self._pipe = pipe
@@ -53,12 +55,26 @@ class Pin:
         self.watch = loop.watch_pipe(self._pipe.fileno(), owner)
         self._number = self._pipe.detach()
 
-    def unwatched(self) -> None:
-        """Take the pipe back from its loop, with what is in it."""
-        if self.watch is not None:
-            self._pipe = Fd(os.dup(self._number), True)
-            self.watch.close()
-            self.watch = None
+    def spare(self) -> Fd | None:
+        """Return another descriptor of the pipe, if a loop has it.
+
+        Raises:
+            OSError: none is left.
+        """
+        return None if self.watch is None else Fd(os.dup(self._number), True)
+
+    def unwatched(self, pipe: Fd | None) -> bool:
+        """Take the pipe back from its loop, as `spare` gave it; whether a trigger was taken out and not handled.
+
+        New pins that it told of join the source.
+        """
+        if self.watch is None or pipe is None:
+            return False
+        self._pipe = pipe
+        self.watch.close()
+        triggered, _ = self.look()
+        self.watch = None
+        return triggered
 
     @property
     def pending(self) -> bool:
@@ -71,8 +87,9 @@ class Pin:
         """See what the loop found in the pipe: (it was triggered, the holder is gone). New pins join the source."""
         assert self.watch is not None
         triggered, control, end = self.watch.held()
-        for _ in range(MAX_QUEUED if control else 0):
+        for _ in range(MAX_QUEUED if control and self._derive is not None else 0):
             try:
+                assert self._derive is not None
                 said = leaf.recv(self._derive.fileno())
             except OSError:
                 return triggered, True  # more than any honest holder sends
@@ -105,7 +122,8 @@ class Pin:
         if self.watch is not None:
             self.watch.close()
         self._pipe.close()
-        self._derive.close()
+        if self._derive is not None:
+            self._derive.close()
 
 
 class Family:
@@ -150,6 +168,42 @@ class IrqSource:
         self.pins.add(pin)
         self._ever_held |= pin.counts
         pin.family.members += 1
+
+    def move(self, watch: Callable[[Pin], None]) -> bool:
+        """Let ``watch`` have each pin, those there are and those to come; whether a trigger is pending.
+
+        Whoever received before lets go of it. What the loop before has taken out of a pipe and did not handle is put into one of its own, which ends then.
+
+        Raises:
+            OutOfMemory: no descriptors are left for that; nothing changed.
+        """
+        pins = list(self.pins)
+        made: list[Fd | None] = []
+        try:
+            read, write = leaf.pipe()
+            made += (Fd(read, True), Fd(write))
+            made += (pin.spare() for pin in pins)
+        except OSError as error:
+            for fd in made:
+                if fd is not None:
+                    fd.close()
+            raise OutOfMemory(f"cannot move this IRQ: {error.strerror}") from error
+        rest, again, *spares = made
+        assert rest is not None and again is not None
+        if self.on_detach is not None:
+            self.on_detach()
+        self.on_detach, self.on_added = None, watch
+        unhandled = [pin.unwatched(spare) for pin, spare in zip(pins, spares, strict=True)]
+        pending = any(unhandled) or any(pin.pending for pin in pins)
+        if any(unhandled):
+            again.notify()
+            self.add(Pin(self, rest, None, counts=False))
+        else:
+            rest.close()
+        again.close()
+        for pin in pins:
+            watch(pin)
+        return pending
 
     def remove(self, pin: Pin) -> None:
         """Drop a pin whose holder is gone."""
