@@ -324,12 +324,12 @@ def test_what_a_signal_handler_raises_ends_the_call_and_the_gate_goes_on(
 
         signal.signal(signal.SIGUSR1, handler)
         gate.call(b"warm")
-        memory = MemAlloc().alloc(4096)
+        memory = MemAlloc().alloc(4096).ro
         calls: list[Callable[[], object]] = [
             lambda: gate.call(b"never", label=9),
             lambda: gate.transact(9, b"", b"never"),
             lambda: gate.call(b"never", label=9, timeout=100),
-            lambda: gate.call(b"never", label=9, caps=(memory,)),
+            lambda: gate.transact(9, b"", b"never", (memory,)),
             lambda: gate.call(b"never", label=9, caps=(memory, gate)),
         ]
         for call in calls:
