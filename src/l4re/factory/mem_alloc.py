@@ -14,7 +14,7 @@ from l4re.rights import MemAllocFlags
 if TYPE_CHECKING:
     from l4re.wire.vargs import Varg
 
-__all__ = ["MemAlloc"]
+__all__ = ["MemAlloc", "process_allocator", "use_allocator"]
 
 _DATASPACE: Final = 0x4000  # of `Proto`, which a start need not load
 _NONE: Final = MemAllocFlags.NONE  # truth of an enum flag is a slow question
@@ -106,3 +106,20 @@ class MemAlloc:
             raise InvalidArgument(f"align is given as log2, 0 to {_MAX_ALIGN}, not {align}")
         huge = bool(wishes & _SUPER_PAGES)
         return Hints(max(align, _SUPER_PAGE_LOG2) if huge else align, huge, bool(wishes & _SEALABLE))
+
+
+_allocator: MemAlloc | None = None
+
+
+def process_allocator() -> MemAlloc:
+    """Return the allocator that this process uses where nobody says another: its parent's, or one of its own."""
+    global _allocator
+    if _allocator is None:
+        _allocator = MemAlloc()
+    return _allocator
+
+
+def use_allocator(allocator: MemAlloc) -> None:
+    """Let this process use ``allocator`` from now on."""
+    global _allocator
+    _allocator = allocator
