@@ -95,8 +95,9 @@ def launch(
 ) -> Task:
     """Start ``command`` with ``grants``; the part of :func:`spawn` that a loader shares.
 
-    ``services`` are those of `environment.page.SERVICES` that the program is given. ``env`` is taken as it is, plus what the program needs to find its capabilities. With a tag its output goes to
-    ``multiplexer``, by default the one of this process.
+    ``services`` are those of `environment.page.SERVICES` that the program is given. ``env`` is taken as it is, plus
+    what the program needs to find its capabilities. With a tag its output goes to ``multiplexer``, by default the
+    one of this process.
     """
     reap_abandoned()
     if log is not None and multiplexer is None:
