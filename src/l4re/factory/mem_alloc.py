@@ -18,12 +18,11 @@ __all__ = ["MemAlloc"]
 
 _DATASPACE: Final = 0x4000  # of `Proto`, which a start need not load
 _NONE: Final = MemAllocFlags.NONE  # truth of an enum flag is a slow question
-_RESERVE: Final = int(MemAllocFlags.CONTINUOUS | MemAllocFlags.PINNED)
+_RESERVE: Final = int(MemAllocFlags.CONTINUOUS | MemAllocFlags.PINNED | MemAllocFlags.SUPER_PAGES)
 _SUPER_PAGES: Final = int(MemAllocFlags.SUPER_PAGES)
 _SEALABLE: Final = int(MemAllocFlags.SEALABLE)
 _FIXED_PADDR: Final = int(MemAllocFlags.FIXED_PADDR)
-_KNOWN: Final = _RESERVE | _SUPER_PAGES | _SEALABLE
-_SUPER_PAGE_LOG2: Final = 21
+_KNOWN: Final = _RESERVE | _SEALABLE
 _MAX_ALIGN: Final = 30
 
 
@@ -64,8 +63,10 @@ class MemAlloc:
 
         Pages are had when they are first touched, unless ``flags`` says otherwise:
 
-        - ``PINNED``: all are reserved now. ``CONTINUOUS``: the same; Linux promises no physical order.
-        - ``SUPER_PAGES``: large pages where the kernel has some to give, and a fitting alignment.
+        - ``PINNED``: all are reserved now. They are not locked: with swap, the kernel may move them there.
+        - ``CONTINUOUS``: the same; Linux promises no physical order.
+        - ``SUPER_PAGES``: all are reserved now, as pages of 2 MiB where the kernel has some to give, and this process
+          attaches them at addresses that fit. Who gets the memory says ``attach(align=21)`` for that.
         - ``SEALABLE``: keeps the choice to `Dataspace.freeze` or `Dataspace.publish` later, by refusing to hand
           the memory out read-write.
 
@@ -92,6 +93,8 @@ class MemAlloc:
         if wishes & _RESERVE:
             try:
                 memfd.reserve(fd.fileno(), size)
+                if wishes & _SUPER_PAGES:
+                    memfd.make_large_pages(fd.fileno(), size)
             except BaseException:
                 fd.close()
                 raise
@@ -105,4 +108,4 @@ class MemAlloc:
         if not 0 <= operator.index(align) <= _MAX_ALIGN:
             raise InvalidArgument(f"align is given as log2, 0 to {_MAX_ALIGN}, not {align}")
         huge = bool(wishes & _SUPER_PAGES)
-        return Hints(max(align, _SUPER_PAGE_LOG2) if huge else align, huge, bool(wishes & _SEALABLE))
+        return Hints(max(align, memfd.SUPER_PAGE_LOG2) if huge else align, huge, bool(wishes & _SEALABLE))
