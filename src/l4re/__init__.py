@@ -92,7 +92,7 @@ if TYPE_CHECKING:
         ServerStats,
         TimeoutQueue,
     )
-    from l4re.services import Factory, FactoryServer, Icu, IcuInfo, IcuServer
+    from l4re.services import DataspaceServer, Factory, FactoryServer, Icu, IcuInfo, IcuServer, RemoteDataspace, Window
     from l4re.wire.flexpages import Flexpage, FlexpageKind
     from l4re.wire.mappings import MapAttributes, Received, ReceivedItem, ReceiveItem, SendItem
     from l4re.wire.protocols import Proto
@@ -128,7 +128,10 @@ else:
                 "QueuedTimeout",
                 "TimeoutQueue",
             ),
-            "l4re.services": ("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
+            "l4re.services": (
+                *("DataspaceServer", "RemoteDataspace", "Window"),
+                *("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
+            ),
             "l4re.wire.flexpages": ("Flexpage", "FlexpageKind"),
             "l4re.wire.mappings": ("MapAttributes", "ReceiveItem", "Received", "ReceivedItem", "SendItem"),
             "l4re.wire.protocols": ("Proto",),
@@ -155,6 +158,7 @@ __all__ = [
     "Channel",
     "Closed",
     "Dataspace",
+    "DataspaceServer",
     "Description",
     "DsFlags",
     "Env",
@@ -214,6 +218,7 @@ __all__ = [
     "Region",
     "RegionMap",
     "RegistryServer",
+    "RemoteDataspace",
     "Reply",
     "ReplyDropped",
     "Rights",
@@ -231,6 +236,7 @@ __all__ = [
     "TimeoutQueue",
     "Timeouts",
     "TryAgain",
+    "Window",
     "Words",
     "WrongType",
     "cap_cast",
