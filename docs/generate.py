@@ -47,6 +47,7 @@ PAGES = (
 MORE = {
     "Answered": "interface",
     "DataspaceInfo": "dataspace",
+    "FileDataspacesStats": "dataspace.files",
     "KernelFactory": "factory.kernel",
     "Maker": "services",
     "Number": "wire.number",

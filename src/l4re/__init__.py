@@ -48,6 +48,7 @@ from l4re.wire.tag import Tag
 if TYPE_CHECKING:
     from l4re.boot import Task, spawn
     from l4re.dataspace import Dataspace
+    from l4re.dataspace.files import FileDataspaces
     from l4re.factory import MemAlloc
     from l4re.interface import (
         S8,
@@ -104,6 +105,7 @@ else:
         {
             "l4re.boot": ("Task", "spawn"),
             "l4re.dataspace": ("Dataspace",),
+            "l4re.dataspace.files": ("FileDataspaces",),
             "l4re.factory": ("MemAlloc",),
             "l4re.interface": (
                 *("S8", "S16", "S32", "S64", "U8", "U16", "U32", "U64", "Length", "Opcode"),
@@ -167,6 +169,7 @@ __all__ = [
     "Exists",
     "Factory",
     "FactoryServer",
+    "FileDataspaces",
     "Flexpage",
     "FlexpageKind",
     "Gate",
