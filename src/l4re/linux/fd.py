@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from l4re._native import leaf
-from l4re.errors import Closed
+from l4re.errors import Closed, OutOfMemory
 
 __all__ = ["Fd", "plenty_left", "take"]
 
@@ -29,10 +29,18 @@ class Fd(leaf.Owner):
     closed_error = Closed
 
     def dup(self) -> Fd:
-        """Return a second owner of the same open file, guarded as this one is."""
+        """Return a second owner of the same open file, guarded as this one is.
+
+        Raises:
+            OutOfMemory: this process has no descriptor left.
+        """
         import fcntl
 
-        number = fcntl.fcntl(self.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+        mine = self.fileno()
+        try:
+            number = fcntl.fcntl(mine, fcntl.F_DUPFD_CLOEXEC, 3)
+        except OSError as error:
+            raise OutOfMemory(f"no descriptor for one more {self.what}: {error.strerror}") from error
         return Fd(number, self.guarded, self.what)
 
     def __enter__(self) -> Self:

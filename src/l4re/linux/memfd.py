@@ -103,13 +103,13 @@ def populate(fd: int, size: int, offset: int = 0) -> None:
     import mmap  # for few, and a start need not load it
 
     below = offset % PAGE_SIZE
-    with mmap.mmap(fd, below + size, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset - below) as window:
-        try:
+    try:
+        with mmap.mmap(fd, below + size, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset - below) as window:
             window.madvise(_POPULATE_READ)
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                raise NotSupported("reserving memory through a read-only capability takes Linux 5.14") from error
-            raise OutOfMemory(f"could not reserve {size} bytes: {error.strerror}") from error
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise NotSupported("reserving memory through a read-only capability takes Linux 5.14") from error
+        raise OutOfMemory(f"could not reserve {size} bytes: {error.strerror}") from error
 
 
 def make_large_pages(fd: int, size: int) -> None:
@@ -147,6 +147,7 @@ def reopen_readonly(fd: int) -> Fd:
 
     Raises:
         NotSupported: it takes procfs, and there is none here.
+        OutOfMemory: this process has no descriptor left.
         L4Error: the kernel refused for another reason.
     """
     path = f"/proc/self/fd/{fd}"
@@ -161,6 +162,8 @@ def reopen_readonly(fd: int) -> Fd:
             raise NotSupported("making a read-only descriptor takes procfs, which is not mounted here") from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise NotSupported(f"this memory cannot be opened read-only here: {error.strerror}") from error
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise OutOfMemory(f"no descriptor for a read-only capability: {error.strerror}") from error
         raise L4Error(f"cannot reopen memory read-only: {error.strerror}") from error
     return Fd(number, what=_WHAT)
 
