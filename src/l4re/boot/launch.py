@@ -87,6 +87,7 @@ def launch(
     *,
     grants: Mapping[str, Grant],
     env: Mapping[str, str],
+    services: Mapping[str, Grant] | None = None,
     log: Tag | None = None,
     multiplexer: Multiplexer | None = None,
     cwd: str | None = None,
@@ -94,8 +95,9 @@ def launch(
 ) -> Task:
     """Start ``command`` with ``grants``; the part of :func:`spawn` that a loader shares.
 
-    ``env`` is taken as it is, plus what the program needs to find its capabilities. With a tag its output goes to
-    ``multiplexer``, by default the one of this process.
+    ``services`` are those of `environment.page.SERVICES` that the program is given. ``env`` is taken as it is, plus
+    what the program needs to find its capabilities. With a tag its output goes to ``multiplexer``, by default the
+    one of this process.
     """
     reap_abandoned()
     if log is not None and multiplexer is None:
@@ -105,8 +107,11 @@ def launch(
     exports: list[Export] = []
     closing: list[Fd] = []
     try:
-        entries, fds = _export(grants, exports)
-        page = sealed.make(EnvPage(tuple(entries), log.name if log is not None else "").pack(), "l4re-env")
+        fds: list[int] = []
+        entries = _export(grants, exports, fds)
+        given = _export(services or {}, exports, fds)
+        name = "" if log is None else log.name
+        page = sealed.make(EnvPage(entries, name, services=given).pack(), "l4re-env")
         closing.append(page)
         if stdin is None:
             closing.append(no_input())
@@ -141,10 +146,9 @@ def launch(
     return task
 
 
-def _export(grants: Mapping[str, Grant], exports: list[Export]) -> tuple[list[CapEntry], list[int]]:
-    """Prepare every hand-over; what was prepared is in ``exports``, also when this raises."""
+def _export(grants: Mapping[str, Grant], exports: list[Export], fds: list[int]) -> tuple[CapEntry, ...]:
+    """Prepare the hand-overs; what was prepared is in ``exports`` and ``fds``, also when this raises."""
     entries: list[CapEntry] = []
-    fds: list[int] = []
     moving: set[int] = set()
     for name, grant in grants.items():
         check_name(name)
@@ -157,7 +161,7 @@ def _export(grants: Mapping[str, Grant], exports: list[Export]) -> tuple[list[Ca
         at = _FIRST_FD + 1 + len(fds)
         fds.extend(export.fds)
         entries.append(CapEntry(export.kind, export.rights, export.value, tuple(range(at, at + len(export.fds))), name))
-    return entries, fds
+    return tuple(entries)
 
 
 def _variables(env: Mapping[str, str] | None) -> dict[str, str]:

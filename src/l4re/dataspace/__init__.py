@@ -8,5 +8,6 @@ memory comes from is left to the allocator, where it is placed to the region map
 """
 
 from l4re.dataspace.dataspace import NO_HINTS, Dataspace, DataspaceInfo, Hints
+from l4re.dataspace.owner import ToOwner
 
-__all__ = ["NO_HINTS", "Dataspace", "DataspaceInfo", "Hints"]
+__all__ = ["NO_HINTS", "Dataspace", "DataspaceInfo", "Hints", "ToOwner"]

@@ -197,6 +197,11 @@ class Dataspace(Capability, leaf.Memory):
                 del fd
         return self._name
 
+    def place(self, hints: Hints, name: str | None = None) -> None:
+        """Say how this process would like to map the memory, and what it calls it; for who had it allocated."""
+        self._hints = hints
+        self._name = name or self._name
+
     @property
     def hints(self) -> Hints:
         """How the allocator was asked to place this memory (this process only)."""
@@ -571,15 +576,25 @@ def _sealed_text(seals: int) -> str:
 
 
 def _import(rights: Rights, value: int, fds: tuple[Fd, ...]) -> Dataspace:
-    """Make a dataspace of what arrived; the peer is believed in nothing."""
-    if len(fds) != 1:
-        raise InvalidArgument(f"a dataspace is one descriptor, {len(fds)} arrived")
+    """Make a dataspace of what arrived; the peer is believed in nothing.
+
+    It is one descriptor, or from an allocator two: the second one can only read the same memory.
+    """
+    if len(fds) not in (1, 2):
+        raise InvalidArgument(f"a dataspace is one descriptor or two, {len(fds)} arrived")
     bits = int(rights)
     if not bits & _R:
         raise InvalidArgument("received a dataspace without the right to read it")
     writable = bool(bits & _W)
     memfd.validate(fds[0].fileno(), size=value, writable=writable)
-    return Dataspace(fds[0], value, writable=writable)
+    ds = Dataspace(fds[0], value, writable=writable)
+    if len(fds) == 2:
+        memfd.validate(fds[1].fileno(), size=value, writable=False)
+        reader = ds._another(fds[1], writable=False)
+        if not writable or memfd.identity(fds[1].fileno()) != ds._key():
+            raise InvalidArgument("what arrived beside a dataspace does not read the same memory")
+        ds._made = {"ro": reader}
+    return ds
 
 
 register_kind(ItemKind.DATASPACE, _import)

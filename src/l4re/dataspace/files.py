@@ -48,8 +48,8 @@ class FileDataspaces:
     """Makes read-only dataspaces of files, and keeps them: the next one who asks for the file gets the same memory.
 
     A file that was changed or replaced since (another size, time or inode) is copied anew when somebody asks for it;
-    who has the old memory keeps that. The memory of a file is kept until then, or until :meth:`close`. It cannot be
-    known whether other processes still have it.
+    who has the old memory keeps that. The memory of a file is kept until then, or until :meth:`close`, also when
+    nobody else has it.
 
     May be used by several threads; different files are copied beside each other.
     """

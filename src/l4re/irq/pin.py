@@ -172,7 +172,8 @@ class IrqSource:
     def move(self, watch: Callable[[Pin], None]) -> bool:
         """Let ``watch`` have each pin, those there are and those to come; whether a trigger is pending.
 
-        Whoever received before lets go of it. What the loop before has taken out of a pipe and did not handle is put into one of its own, which ends then.
+        Whoever received before lets go of it. What that loop has taken out of a pipe and did not handle is put into
+        one of its own, which ends then.
 
         Raises:
             OutOfMemory: no descriptors are left for that; nothing changed.
@@ -181,15 +182,15 @@ class IrqSource:
         made: list[Fd | None] = []
         try:
             read, write = leaf.pipe()
-            made += (Fd(read, True), Fd(write))
+            rest, again = Fd(read, True), Fd(write)
+            made += (rest, again)
             made += (pin.spare() for pin in pins)
         except OSError as error:
             for fd in made:
                 if fd is not None:
                     fd.close()
             raise OutOfMemory(f"cannot move this IRQ: {error.strerror}") from error
-        rest, again, *spares = made
-        assert rest is not None and again is not None
+        spares = made[2:]
         if self.on_detach is not None:
             self.on_detach()
         self.on_detach, self.on_added = None, watch

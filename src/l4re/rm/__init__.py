@@ -6,7 +6,8 @@ live view and never faults: what L4Re finds out at the first touch (beyond the e
 call. The arithmetic of ranges is in ``ranges``; what memory is, and who may write it, is left to ``dataspace``.
 """
 
+from l4re.rm.process_map import process_map
 from l4re.rm.region import Region
 from l4re.rm.region_map import RegionMap, RegionMapStats
 
-__all__ = ["Region", "RegionMap", "RegionMapStats"]
+__all__ = ["Region", "RegionMap", "RegionMapStats", "process_map"]

@@ -309,6 +309,20 @@ class RegistryServer:
                 await asyncio.gather(*tasks, return_exceptions=True)
             self._tasks = None
 
+    def post(self, function: Callable[[], None]) -> None:
+        """Have the loop's thread call ``function`` soon, in the order of posting; from any thread.
+
+        An exception it raises is logged. A server that is closed before has not called it.
+        """
+
+        def act() -> None:
+            try:
+                function()
+            except Exception as error:
+                log.error("%r: what was posted raised an exception", function, exc_info=error)
+
+        self._wakeup.post(act)
+
     def stop(self) -> None:
         """Make ``loop()`` return; from any thread, any handler, or before it runs."""
         self._stopping = True
