@@ -48,6 +48,7 @@ from l4re.wire.tag import Tag
 if TYPE_CHECKING:
     from l4re.boot import Task, spawn
     from l4re.dataspace import Dataspace
+    from l4re.dataspace.files import FileDataspaces
     from l4re.factory import MemAlloc
     from l4re.interface import (
         S8,
@@ -92,7 +93,7 @@ if TYPE_CHECKING:
         ServerStats,
         TimeoutQueue,
     )
-    from l4re.services import Factory, FactoryServer, Icu, IcuInfo, IcuServer
+    from l4re.services import DataspaceServer, Factory, FactoryServer, Icu, IcuInfo, IcuServer, RemoteDataspace, Window
     from l4re.wire.flexpages import Flexpage, FlexpageKind
     from l4re.wire.mappings import MapAttributes, Received, ReceivedItem, ReceiveItem, SendItem
     from l4re.wire.protocols import Proto
@@ -104,6 +105,7 @@ else:
         {
             "l4re.boot": ("Task", "spawn"),
             "l4re.dataspace": ("Dataspace",),
+            "l4re.dataspace.files": ("FileDataspaces",),
             "l4re.factory": ("MemAlloc",),
             "l4re.interface": (
                 *("S8", "S16", "S32", "S64", "U8", "U16", "U32", "U64", "Length", "Opcode"),
@@ -128,7 +130,10 @@ else:
                 "QueuedTimeout",
                 "TimeoutQueue",
             ),
-            "l4re.services": ("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
+            "l4re.services": (
+                *("DataspaceServer", "RemoteDataspace", "Window"),
+                *("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
+            ),
             "l4re.wire.flexpages": ("Flexpage", "FlexpageKind"),
             "l4re.wire.mappings": ("MapAttributes", "ReceiveItem", "Received", "ReceivedItem", "SendItem"),
             "l4re.wire.protocols": ("Proto",),
@@ -155,6 +160,7 @@ __all__ = [
     "Channel",
     "Closed",
     "Dataspace",
+    "DataspaceServer",
     "Description",
     "DsFlags",
     "Env",
@@ -163,6 +169,7 @@ __all__ = [
     "Exists",
     "Factory",
     "FactoryServer",
+    "FileDataspaces",
     "Flexpage",
     "FlexpageKind",
     "Gate",
@@ -214,6 +221,7 @@ __all__ = [
     "Region",
     "RegionMap",
     "RegistryServer",
+    "RemoteDataspace",
     "Reply",
     "ReplyDropped",
     "Rights",
@@ -231,6 +239,7 @@ __all__ = [
     "TimeoutQueue",
     "Timeouts",
     "TryAgain",
+    "Window",
     "Words",
     "WrongType",
     "cap_cast",
