@@ -42,7 +42,7 @@ from l4re.errors import (
 from l4re.gate import Channel, Gate, Message, Svr, new_channel
 from l4re.log import Log
 from l4re.on_demand import names_on_demand
-from l4re.rights import DsFlags, MemAllocFlags, Rights, RmFlags
+from l4re.rights import DsFlags, MemAllocFlags, NsFlags, Rights, RmFlags
 from l4re.wire.tag import Tag
 
 if TYPE_CHECKING:
@@ -92,7 +92,17 @@ if TYPE_CHECKING:
         ServerStats,
         TimeoutQueue,
     )
-    from l4re.services import Factory, FactoryServer, Icu, IcuInfo, IcuServer
+    from l4re.services import (
+        Factory,
+        FactoryServer,
+        Icu,
+        IcuInfo,
+        IcuServer,
+        Namespace,
+        NamespaceEntry,
+        NamespaceServer,
+        Resolved,
+    )
     from l4re.wire.flexpages import Flexpage, FlexpageKind
     from l4re.wire.mappings import MapAttributes, Received, ReceivedItem, ReceiveItem, SendItem
     from l4re.wire.protocols import Proto
@@ -128,7 +138,10 @@ else:
                 "QueuedTimeout",
                 "TimeoutQueue",
             ),
-            "l4re.services": ("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
+            "l4re.services": (
+                *("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
+                *("Namespace", "NamespaceEntry", "NamespaceServer", "Resolved"),
+            ),
             "l4re.wire.flexpages": ("Flexpage", "FlexpageKind"),
             "l4re.wire.mappings": ("MapAttributes", "ReceiveItem", "Received", "ReceivedItem", "SendItem"),
             "l4re.wire.protocols": ("Proto",),
@@ -245,6 +258,11 @@ __all__ = [
     "raise_from_code",
     "rpc",
     "spawn",
+    "Namespace",
+    "NamespaceEntry",
+    "NamespaceServer",
+    "NsFlags",
+    "Resolved",
 ]
 
 __version__ = "0.1.0"
