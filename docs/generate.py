@@ -30,7 +30,7 @@ PAGES = (
     ("calls", "Calls: gates, channels, messages", ("gate", "wire.tag")),
     ("irq", "IRQs and semaphores", ("irq",)),
     ("interfaces", "Interfaces, typed and raw", ("interface", "wire.scalars")),
-    ("services", "Services: interrupt controllers, factories, namespaces", ("services",)),
+    ("services", "Services: interrupt controllers, factories, dataspaces, namespaces", ("services",)),
     ("server", "The server", ("server",)),
     ("programs", "Starting programs", ("boot",)),
     ("capability", "What every capability has", ("cap",)),
@@ -47,6 +47,7 @@ PAGES = (
 MORE = {
     "Answered": "interface",
     "DataspaceInfo": "dataspace",
+    "FileDataspacesStats": "dataspace.files",
     "KernelFactory": "factory.kernel",
     "Maker": "services",
     "Number": "wire.number",

@@ -48,6 +48,7 @@ from l4re.wire.tag import Tag
 if TYPE_CHECKING:
     from l4re.boot import Task, spawn
     from l4re.dataspace import Dataspace
+    from l4re.dataspace.files import FileDataspaces
     from l4re.factory import MemAlloc
     from l4re.interface import (
         S8,
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
         TimeoutQueue,
     )
     from l4re.services import (
+        DataspaceServer,
         Factory,
         FactoryServer,
         Icu,
@@ -101,7 +103,9 @@ if TYPE_CHECKING:
         Namespace,
         NamespaceEntry,
         NamespaceServer,
+        RemoteDataspace,
         Resolved,
+        Window,
     )
     from l4re.wire.flexpages import Flexpage, FlexpageKind
     from l4re.wire.mappings import MapAttributes, Received, ReceivedItem, ReceiveItem, SendItem
@@ -114,6 +118,7 @@ else:
         {
             "l4re.boot": ("Task", "spawn"),
             "l4re.dataspace": ("Dataspace",),
+            "l4re.dataspace.files": ("FileDataspaces",),
             "l4re.factory": ("MemAlloc",),
             "l4re.interface": (
                 *("S8", "S16", "S32", "S64", "U8", "U16", "U32", "U64", "Length", "Opcode"),
@@ -139,6 +144,7 @@ else:
                 "TimeoutQueue",
             ),
             "l4re.services": (
+                *("DataspaceServer", "RemoteDataspace", "Window"),
                 *("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
                 *("Namespace", "NamespaceEntry", "NamespaceServer", "Resolved"),
             ),
@@ -168,6 +174,7 @@ __all__ = [
     "Channel",
     "Closed",
     "Dataspace",
+    "DataspaceServer",
     "Description",
     "DsFlags",
     "Env",
@@ -176,6 +183,7 @@ __all__ = [
     "Exists",
     "Factory",
     "FactoryServer",
+    "FileDataspaces",
     "Flexpage",
     "FlexpageKind",
     "Gate",
@@ -227,6 +235,7 @@ __all__ = [
     "Region",
     "RegionMap",
     "RegistryServer",
+    "RemoteDataspace",
     "Reply",
     "ReplyDropped",
     "Rights",
@@ -244,6 +253,7 @@ __all__ = [
     "TimeoutQueue",
     "Timeouts",
     "TryAgain",
+    "Window",
     "Words",
     "WrongType",
     "cap_cast",

@@ -195,9 +195,8 @@ def test_an_irq_that_cannot_be_moved_for_want_of_descriptors_stays_where_it_is()
         irq = server.registry.register_irq_obj(handler)
         with irq.dup() as one, irq.dup() as other:
             for spare in range(5):
-                with few_descriptors(spare):
-                    with pytest.raises(OutOfMemory):
-                        irq.detach()
+                with few_descriptors(spare), pytest.raises(OutOfMemory):
+                    irq.detach()
                 one.trigger()
                 other.trigger()
                 while server.step(0):

@@ -311,7 +311,9 @@ class Interruption(Exception):
 
 
 @processes
-@pytest.mark.parametrize("error", [Interruption, ValueError, KeyboardInterrupt, TimeoutError], ids=lambda error: error.__name__)
+@pytest.mark.parametrize(
+    "error", [Interruption, ValueError, KeyboardInterrupt, TimeoutError], ids=lambda error: error.__name__
+)
 @pytest.mark.parametrize("moment", ["posted", "taken"])
 def test_what_a_signal_handler_raises_ends_the_call_and_the_gate_goes_on(
     start: Start, error: type[BaseException], moment: str

@@ -13,7 +13,7 @@ def few_descriptors(spare: int) -> Iterator[None]:
     """Let this process open ``spare`` descriptors more, and none beyond."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-    fillers = []
+    fillers: list[int] = []
     try:
         while not fillers or fillers[-1] < highest:
             fillers.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from l4re.cap import Capability, import_capability, register_room
 from l4re.environment.page import EnvPage
 from l4re.errors import InvalidArgument, NotFound
+from l4re.gate import Gate
 from l4re.linux import sealed
 from l4re.linux.fd import Fd
 from l4re.linux.limit import raise_descriptor_limit
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from l4re.factory import MemAlloc
     from l4re.factory.kernel import KernelFactory
     from l4re.rm import RegionMap
+    from l4re.services.factory import Creator
 
 __all__ = ["VARIABLE", "Env", "env"]
 
@@ -49,17 +51,23 @@ class Env:
     :func:`env`; make others only to pass a world to code that takes one.
     """
 
-    __slots__ = ("_caps", "_services", "log")
+    __slots__ = ("_caps", "_made", "_services", "log")
 
     log: Log
     """What this program says."""
 
     def __init__(
-        self, caps: Mapping[str, Capability] | None = None, *, log: Log | None = None, rm: RegionMap | None = None
+        self,
+        caps: Mapping[str, Capability] | None = None,
+        *,
+        log: Log | None = None,
+        rm: RegionMap | None = None,
+        services: Mapping[str, Capability] | None = None,
     ) -> None:
-        """Take ``caps``."""
+        """Take ``caps``, and ``services``, of which `environment.page.SERVICES` has the names."""
         self._caps = MappingProxyType(dict(caps or {}))
-        self._services: dict[Callable[[], object], Any] = {} if rm is None else {_region_map: rm}
+        self._services = dict(services or {})
+        self._made: dict[str, Any] = {} if rm is None else {"rm": rm}
         self.log = log or Log()
 
     @classmethod
@@ -72,36 +80,67 @@ class Env:
         page = _own_page()
         if page is None:
             return cls()
-        for entry in page.caps:
+        entries = (*page.services, *page.caps)
+        for entry in entries:
             for fd in entry.fds:
                 sealed.keep_from_programs(fd)
-        mine = [tuple(Fd(fd, what=f"capability {entry.name!r}") for fd in entry.fds) for entry in page.caps]
-        caps: dict[str, Capability] = {}
-        for entry, fds in zip(page.caps, mine, strict=True):
-            caps[entry.name] = import_capability(entry.kind, entry.rights, entry.value, fds)
-        return cls(caps, log=Log(page.log))
+        mine = [tuple(Fd(fd, what=f"capability {entry.name!r}") for fd in entry.fds) for entry in entries]
+        made = [
+            import_capability(entry.kind, entry.rights, entry.value, fds)
+            for entry, fds in zip(entries, mine, strict=True)
+        ]
+        services, caps = made[: len(page.services)], made[len(page.services) :]
+        return cls(
+            {entry.name: cap for entry, cap in zip(page.caps, caps, strict=True)},
+            log=Log(page.log),
+            services={entry.name: cap for entry, cap in zip(page.services, services, strict=True)},
+        )
+
+    # What few programs use is made when it is first asked for, and its room loaded then.
 
     @property
     def mem_alloc(self) -> MemAlloc:
-        """Memory, as ``L4Re::Env::mem_alloc``."""
-        return self._service(_mem_alloc)
+        """Memory, as ``L4Re::Env::mem_alloc``: on the account that the parent gave, or simply the machine's."""
+        return self._made_once("mem_alloc", self._mem_alloc)
+
+    @property
+    def user_factory(self) -> Creator:
+        """Whatever the parent has made for this program (L4Re's ``user_factory``): at least dataspaces."""
+        return self._made_once("user_factory", self._user_factory)
 
     @property
     def rm(self) -> RegionMap:
         """Where in this address space memory is attached."""
-        return self._service(_region_map)
+        return self._made_once("rm", _process_map)
 
     @property
     def factory(self) -> KernelFactory:
         """New gates, IRQs and semaphores."""
-        return self._service(_factory)
+        return self._made_once("factory", _kernel_factory)
 
-    def _service(self, make: Callable[[], _T]) -> _T:
-        """Return what ``make`` made when it was first asked for; many programs only call, and need none of these."""
-        if make not in self._services:
-            self._services.setdefault(make, make())  # of two threads, one comes first
-        service: _T = self._services[make]
+    def _made_once(self, name: str, make: Callable[[], _T]) -> _T:
+        if name not in self._made:
+            self._made.setdefault(name, make())  # of two threads, one comes first
+        service: _T = self._made[name]
         return service
+
+    def _mem_alloc(self) -> MemAlloc:
+        gate = self._services.get("mem_alloc")
+        if gate is None:
+            from l4re.factory import process_allocator
+
+            return process_allocator()
+        from l4re.services.mem_alloc import RemoteMemAlloc
+
+        return RemoteMemAlloc(_gate("mem_alloc", gate))
+
+    def _user_factory(self) -> Creator:
+        gate = self._services.get("mem_alloc")
+        if gate is None:
+            return self.mem_alloc
+        from l4re.services.mem_alloc import MemoryFactory
+
+        return MemoryFactory(_gate("mem_alloc", gate))
 
     @property
     def caps(self) -> Mapping[str, Capability]:
@@ -137,9 +176,16 @@ class Env:
             raise InvalidArgument(f"the capability {name!r} is a {cap.kind}, not a {wanted.kind}")
         return cap
 
+    def _adopt(self) -> None:
+        """Have this process use what is ours wherever nobody says another."""
+        if "mem_alloc" in self._services:
+            from l4re.factory import use_allocator
+
+            use_allocator(lambda: self.mem_alloc)
+
     def close(self) -> None:
-        """Drop all named capabilities."""
-        for cap in self._caps.values():
+        """Drop all capabilities."""
+        for cap in (*self._caps.values(), *self._services.values()):
             cap.close()
 
     def __enter__(self) -> Self:
@@ -154,19 +200,19 @@ class Env:
         return f"<Env {', '.join(self._caps) or 'without named capabilities'}>"
 
 
-def _mem_alloc() -> MemAlloc:
-    from l4re.factory import MemAlloc
-
-    return MemAlloc()
-
-
-def _region_map() -> RegionMap:
-    from l4re.rm import RegionMap
-
-    return RegionMap()
+def _gate(name: str, cap: Capability) -> Gate:
+    if not isinstance(cap, Gate):
+        raise InvalidArgument(f"the parent gave a {cap.kind} as {name}, not a gate")
+    return cap
 
 
-def _factory() -> KernelFactory:
+def _process_map() -> RegionMap:
+    from l4re.rm import process_map
+
+    return process_map()
+
+
+def _kernel_factory() -> KernelFactory:
     from l4re.factory.kernel import KernelFactory
 
     return KernelFactory()
@@ -214,6 +260,7 @@ def env() -> Env:
             if _env is None:
                 raise_descriptor_limit()
                 _env = Env.inherited()
+                _env._adopt()
     return _env
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["MemoryGauge", "available"]
+__all__ = ["MemoryGauge", "available", "total"]
 
 _UNLIMITED: Final = 1 << 62  # cgroup v1 writes "no limit" as a huge number
 
@@ -127,6 +127,17 @@ def available(proc: str = "/proc") -> int:
         if room is not None:
             rooms.append(room)
     return min(rooms)
+
+
+def total(proc: str = "/proc") -> int:
+    """Return the bytes there are at all: the machine's, or the limit of a cgroup above us."""
+    table = _table(_read(proc, "meminfo"), 1024)
+    sizes = [table.get("MemTotal", 0) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for version, folder in _cgroup_folders(proc):
+        limit = _number(folder, "memory.max" if version == 2 else "memory.limit_in_bytes")
+        if limit is not None:
+            sizes.append(limit)
+    return min(sizes)
 
 
 class MemoryGauge:
