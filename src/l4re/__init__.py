@@ -42,7 +42,7 @@ from l4re.errors import (
 from l4re.gate import Channel, Gate, Message, Svr, new_channel
 from l4re.log import Log
 from l4re.on_demand import names_on_demand
-from l4re.rights import DsFlags, MemAllocFlags, Rights, RmFlags
+from l4re.rights import DsFlags, MemAllocFlags, NsFlags, Rights, RmFlags
 from l4re.wire.tag import Tag
 
 if TYPE_CHECKING:
@@ -93,7 +93,20 @@ if TYPE_CHECKING:
         ServerStats,
         TimeoutQueue,
     )
-    from l4re.services import DataspaceServer, Factory, FactoryServer, Icu, IcuInfo, IcuServer, RemoteDataspace, Window
+    from l4re.services import (
+        DataspaceServer,
+        Factory,
+        FactoryServer,
+        Icu,
+        IcuInfo,
+        IcuServer,
+        Namespace,
+        NamespaceEntry,
+        NamespaceServer,
+        RemoteDataspace,
+        Resolved,
+        Window,
+    )
     from l4re.wire.flexpages import Flexpage, FlexpageKind
     from l4re.wire.mappings import MapAttributes, Received, ReceivedItem, ReceiveItem, SendItem
     from l4re.wire.protocols import Proto
@@ -133,6 +146,7 @@ else:
             "l4re.services": (
                 *("DataspaceServer", "RemoteDataspace", "Window"),
                 *("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
+                *("Namespace", "NamespaceEntry", "NamespaceServer", "Resolved"),
             ),
             "l4re.wire.flexpages": ("Flexpage", "FlexpageKind"),
             "l4re.wire.mappings": ("MapAttributes", "ReceiveItem", "Received", "ReceivedItem", "SendItem"),
@@ -254,6 +268,11 @@ __all__ = [
     "raise_from_code",
     "rpc",
     "spawn",
+    "Namespace",
+    "NamespaceEntry",
+    "NamespaceServer",
+    "NsFlags",
+    "Resolved",
 ]
 
 __version__ = "0.1.0"
