@@ -92,7 +92,17 @@ if TYPE_CHECKING:
         ServerStats,
         TimeoutQueue,
     )
-    from l4re.services import Factory, FactoryServer, Icu, IcuInfo, IcuServer
+    from l4re.services import (
+        Factory,
+        FactoryServer,
+        Icu,
+        IcuInfo,
+        IcuServer,
+        Placement,
+        Scheduler,
+        SchedulerInfo,
+        SchedulerServer,
+    )
     from l4re.wire.flexpages import Flexpage, FlexpageKind
     from l4re.wire.mappings import MapAttributes, Received, ReceivedItem, ReceiveItem, SendItem
     from l4re.wire.protocols import Proto
@@ -128,7 +138,10 @@ else:
                 "QueuedTimeout",
                 "TimeoutQueue",
             ),
-            "l4re.services": ("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
+            "l4re.services": (
+                *("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
+                *("Placement", "Scheduler", "SchedulerInfo", "SchedulerServer"),
+            ),
             "l4re.wire.flexpages": ("Flexpage", "FlexpageKind"),
             "l4re.wire.mappings": ("MapAttributes", "ReceiveItem", "Received", "ReceivedItem", "SendItem"),
             "l4re.wire.protocols": ("Proto",),
@@ -203,6 +216,7 @@ __all__ = [
     "OutOfRange",
     "PeerGone",
     "PermissionDenied",
+    "Placement",
     "PortInfo",
     "PortNode",
     "PortTree",
@@ -218,6 +232,9 @@ __all__ = [
     "ReplyDropped",
     "Rights",
     "RmFlags",
+    "Scheduler",
+    "SchedulerInfo",
+    "SchedulerServer",
     "Semaphore",
     "SendItem",
     "Served",
