@@ -20,6 +20,7 @@ from l4re.gate import Svr
 from l4re.interface import Interface
 from l4re.linux import process, sealed
 from l4re.linux.fd import Fd
+from l4re.linux.limit import exhausted
 from l4re.linux.null import no_input
 from l4re.log.multiplexer import Multiplexer, shared_multiplexer
 from l4re.log.tag import Tag
@@ -198,15 +199,13 @@ def _number(stdin: int | IO[str] | IO[bytes] | None) -> int | None:
 
 
 def _refusal(error: OSError, command: Command, cwd: str | None) -> Exception:
-    why = error.strerror or str(error)
-    if not isinstance(error, process.StartFailed):
-        text = f"cannot start {command.name}: {why}"
-    elif error.stage == process.Stage.DIRECTORY:
+    stage = error.stage if isinstance(error, process.StartFailed) else None
+    if stage == process.Stage.DIRECTORY:
         text = f"cannot start {command.name} in {cwd}: {os.strerror(error.errno or 0)}"
-    elif error.stage == process.Stage.EXECUTE:
+    elif stage == process.Stage.EXECUTE:
         text = f"cannot execute {command.path}: {os.strerror(error.errno or 0)}"
         if error.errno == 2:
             text += " (the file is there: the interpreter named in its first line is not)"
     else:
-        text = f"cannot start {command.name}: {why}"
+        return exhausted(f"cannot start {command.name}", error)
     return error_from_code(-(error.errno or 5), text)

@@ -7,7 +7,6 @@ through a session like any other, so that the object keeps its one thread.
 
 from __future__ import annotations
 
-import os
 import weakref
 from threading import get_ident
 from typing import Any, Self
@@ -18,7 +17,8 @@ from l4re.errors import Closed, PeerGone
 from l4re.gate.channel import check_label
 from l4re.gate.gate import Answer, Gate, Message
 from l4re.gate.threads import CallPath
-from l4re.linux.fd import Fd
+from l4re.linux.ends import sockets
+from l4re.linux.fd import Fd, dup_all
 from l4re.rights import Rights
 from l4re.server.ports import Binding
 from l4re.server.replies import Caller, Serving, serving
@@ -48,7 +48,7 @@ class DirectPath:
         if binding.server._runs_elsewhere():
             return leaf.STALE
         words, tail = split_items(words, items)
-        caps = import_all(tail, [os.dup(fd) for fd in fds or ()]) if items else ()
+        caps = import_all(tail, dup_all(fds or ())) if items else ()
         before = serving.set(Serving(binding.server, self._caller, None, _WHY_NOT))
         try:
             answer = binding.server._answer(binding, int(self._caller.rights) & 3, label, words, bytes(data), caps)
@@ -62,7 +62,7 @@ class DirectPath:
         if not out:
             return label, words + bytes(-len(words) % 8), data, ()
         payload, numbers, exports = export_all(out)
-        received = tuple(os.dup(number) for number in numbers)
+        received = dup_all(numbers)
         for export in exports:
             export.done()
         return label, join_items(words, payload), data, (len(out), received)
@@ -118,9 +118,8 @@ class LocalGate(Gate):
         return PeerGone(self._binding.gone) if self._binding.gone else super()._refusal()
 
     def _new_port(self, rights: Rights, *, label: int = 0, counts: bool = True) -> Fd:
-        client, server = leaf.channel()
-        gate = Fd(client)
-        self._binding.open(Fd(server, True), label, rights, counts=counts)
+        gate, end = sockets()
+        self._binding.open(end, label, rights, counts=counts)
         return gate
 
     def mint(self, label: int = 0, rights: Rights = Rights.RWS) -> Gate:
