@@ -19,6 +19,7 @@ from l4re.errors import InvalidArgument, WrongType, error_from_code
 from l4re.gate import Svr
 from l4re.interface import Interface
 from l4re.linux import process, sealed
+from l4re.linux.cgroup import MemoryGroup
 from l4re.linux.fd import Fd
 from l4re.linux.limit import exhausted
 from l4re.linux.null import no_input
@@ -95,12 +96,14 @@ def launch(
     multiplexer: Multiplexer | None = None,
     cwd: str | None = None,
     stdin: int | None = None,
+    group: MemoryGroup | None = None,
 ) -> Task:
     """Start ``command`` with ``grants``; the part of :func:`spawn` that a loader shares.
 
     ``services`` are those of `environment.page.SERVICES` that the program is given; it starts where its scheduler,
     if there is one, says that it belongs. ``env`` is taken as it is, plus what the program needs to find its
-    capabilities. With a tag its output goes to ``multiplexer``, by default the one of this process.
+    capabilities. With a tag its output goes to ``multiplexer``, by default the one of this process. It is in ``group``
+    from its first instruction on.
     """
     reap_abandoned()
     if log is not None and multiplexer is None:
@@ -120,6 +123,8 @@ def launch(
             closing.append(no_input())
             stdin = closing[-1].fileno()
         placed = _placed((services or {}).get("scheduler"))
+        if group is not None:
+            closing.append(entrance := group.entrance())
         output = -1
         if log is not None and multiplexer is not None:
             closing.append(multiplexer.add(log))
@@ -133,6 +138,7 @@ def launch(
             cwd=cwd,
             pid_at=PID_AT,
             placed=placed,
+            cgroup=-1 if group is None else entrance.fileno(),
         )
     except BaseException as error:
         for export in exports:
