@@ -1,10 +1,9 @@
 """Services: objects of L4's own protocols that a program can serve, and the proxies for those who use them.
 
-Here live the interrupt controller (:class:`Icu`, :class:`IcuServer`), the factory behind a gate (:class:`Factory`,
-:class:`FactoryServer`), the dataspace that a program makes when it is wanted (:class:`RemoteDataspace`,
-:class:`DataspaceServer`) and the namespace (:class:`Namespace`, :class:`NamespaceServer`). The room promises
-upstream's messages, word for word as far as there are any, and that whatever a client sends ends in an answer. The
-loop that serves them is left to ``server``, and what an object is to ``irq``, ``factory`` and ``dataspace``.
+Each protocol has a module: its proxy (:class:`Factory`, :class:`Namespace`, :class:`Scheduler`, ...), and what serves
+it (:class:`FactoryServer`, ...). The room promises upstream's messages, word for word as far as there are any, and
+that whatever a client sends ends in an answer. The loop that serves them is left to ``server``, and what an object is
+to the rooms below.
 """
 
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from l4re.services.icu import Icu, IcuInfo, IcuServer
     from l4re.services.namespace import Namespace, NamespaceEntry, Resolved
     from l4re.services.namespace_server import NamespaceServer
+    from l4re.services.scheduler import Placement, Scheduler, SchedulerInfo, SchedulerServer
 else:
     __getattr__, __dir__ = names_on_demand(
         globals(),
@@ -26,6 +26,7 @@ else:
             "l4re.services.icu": ("Icu", "IcuInfo", "IcuServer"),
             "l4re.services.namespace": ("Namespace", "NamespaceEntry", "Resolved"),
             "l4re.services.namespace_server": ("NamespaceServer",),
+            "l4re.services.scheduler": ("Placement", "Scheduler", "SchedulerInfo", "SchedulerServer"),
         },
     )
 
@@ -40,7 +41,11 @@ __all__ = [
     "Namespace",
     "NamespaceEntry",
     "NamespaceServer",
+    "Placement",
     "RemoteDataspace",
     "Resolved",
+    "Scheduler",
+    "SchedulerInfo",
+    "SchedulerServer",
     "Window",
 ]
