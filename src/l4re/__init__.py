@@ -103,8 +103,14 @@ if TYPE_CHECKING:
         Namespace,
         NamespaceEntry,
         NamespaceServer,
+        Parent,
+        ParentServer,
         RemoteDataspace,
         Resolved,
+        Vcon,
+        VconAttr,
+        VconInput,
+        VconServer,
         Window,
     )
     from l4re.wire.flexpages import Flexpage, FlexpageKind
@@ -147,6 +153,7 @@ else:
                 *("DataspaceServer", "RemoteDataspace", "Window"),
                 *("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
                 *("Namespace", "NamespaceEntry", "NamespaceServer", "Resolved"),
+                *("Parent", "ParentServer", "Vcon", "VconAttr", "VconInput", "VconServer"),
             ),
             "l4re.wire.flexpages": ("Flexpage", "FlexpageKind"),
             "l4re.wire.mappings": ("MapAttributes", "ReceiveItem", "Received", "ReceivedItem", "SendItem"),
@@ -273,6 +280,12 @@ __all__ = [
     "NamespaceServer",
     "NsFlags",
     "Resolved",
+    "Parent",
+    "ParentServer",
+    "Vcon",
+    "VconAttr",
+    "VconInput",
+    "VconServer",
 ]
 
 __version__ = "0.1.0"

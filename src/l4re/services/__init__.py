@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from l4re.services.icu import Icu, IcuInfo, IcuServer
     from l4re.services.namespace import Namespace, NamespaceEntry, Resolved
     from l4re.services.namespace_server import NamespaceServer
+    from l4re.services.parent import Parent, ParentServer
+    from l4re.services.vcon import Vcon, VconAttr, VconInput, VconServer
 else:
     __getattr__, __dir__ = names_on_demand(
         globals(),
@@ -26,6 +28,8 @@ else:
             "l4re.services.icu": ("Icu", "IcuInfo", "IcuServer"),
             "l4re.services.namespace": ("Namespace", "NamespaceEntry", "Resolved"),
             "l4re.services.namespace_server": ("NamespaceServer",),
+            "l4re.services.parent": ("Parent", "ParentServer"),
+            "l4re.services.vcon": ("Vcon", "VconAttr", "VconInput", "VconServer"),
         },
     )
 
@@ -40,7 +44,13 @@ __all__ = [
     "Namespace",
     "NamespaceEntry",
     "NamespaceServer",
+    "Parent",
+    "ParentServer",
     "RemoteDataspace",
     "Resolved",
+    "Vcon",
+    "VconAttr",
+    "VconInput",
+    "VconServer",
     "Window",
 ]
