@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import IO, NamedTuple, cast
+from typing import IO, Final, NamedTuple, cast
 
 from l4re.boot.program import Command, find_command
 from l4re.boot.task import Task, reap_abandoned
@@ -19,6 +19,7 @@ from l4re.errors import InvalidArgument, WrongType, error_from_code
 from l4re.gate import Svr
 from l4re.interface import Interface
 from l4re.linux import process, sealed
+from l4re.linux.cgroup import MemoryGroup
 from l4re.linux.fd import Fd
 from l4re.linux.limit import exhausted
 from l4re.linux.null import no_input
@@ -30,6 +31,8 @@ __all__ = ["Grant", "launch", "spawn"]
 
 _FIRST_FD = 3
 _OURS = "L4RE_"
+#: Seconds that a scheduler has to say where a program belongs.
+_PATIENCE: Final = 10.0
 
 
 class Grant(NamedTuple):
@@ -93,12 +96,14 @@ def launch(
     multiplexer: Multiplexer | None = None,
     cwd: str | None = None,
     stdin: int | None = None,
+    group: MemoryGroup | None = None,
 ) -> Task:
     """Start ``command`` with ``grants``; the part of :func:`spawn` that a loader shares.
 
-    ``services`` are those of `environment.page.SERVICES` that the program is given. ``env`` is taken as it is, plus
-    what the program needs to find its capabilities. With a tag its output goes to ``multiplexer``, by default the
-    one of this process.
+    ``services`` are those of `environment.page.SERVICES` that the program is given; it starts where its scheduler,
+    if there is one, says that it belongs. ``env`` is taken as it is, plus what the program needs to find its
+    capabilities. With a tag its output goes to ``multiplexer``, by default the one of this process. It is in ``group``
+    from its first instruction on.
     """
     reap_abandoned()
     if log is not None and multiplexer is None:
@@ -117,6 +122,9 @@ def launch(
         if stdin is None:
             closing.append(no_input())
             stdin = closing[-1].fileno()
+        placed = _placed((services or {}).get("scheduler"))
+        if group is not None:
+            closing.append(entrance := group.entrance())
         output = -1
         if log is not None and multiplexer is not None:
             closing.append(multiplexer.add(log))
@@ -129,6 +137,8 @@ def launch(
             stdio=(stdin, output, output),
             cwd=cwd,
             pid_at=PID_AT,
+            placed=placed,
+            cgroup=-1 if group is None else entrance.fileno(),
         )
     except BaseException as error:
         for export in exports:
@@ -145,6 +155,16 @@ def launch(
             export.on_task(started.pidfd.fileno())
         export.done()
     return task
+
+
+def _placed(scheduler: Grant | None) -> tuple[frozenset[int], int] | None:
+    """Ask the scheduler where a program belongs, before there is one."""
+    if scheduler is None:
+        return None
+    from l4re.services.scheduler import Scheduler
+
+    place = Scheduler(scheduler.cap).within(_PATIENCE).place()
+    return place.cpus, place.nice
 
 
 def _export(grants: Mapping[str, Grant], exports: list[Export], fds: list[int]) -> tuple[CapEntry, ...]:

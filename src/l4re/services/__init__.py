@@ -1,10 +1,9 @@
 """Services: objects of L4's own protocols that a program can serve, and the proxies for those who use them.
 
-Here live the interrupt controller (:class:`Icu`, :class:`IcuServer`), the factory behind a gate (:class:`Factory`,
-:class:`FactoryServer`), the dataspace that a program makes when it is wanted (:class:`RemoteDataspace`,
-:class:`DataspaceServer`) and the namespace (:class:`Namespace`, :class:`NamespaceServer`). The room promises
-upstream's messages, word for word as far as there are any, and that whatever a client sends ends in an answer. The
-loop that serves them is left to ``server``, and what an object is to ``irq``, ``factory`` and ``dataspace``.
+Each protocol has a module: its proxy (:class:`Factory`, :class:`Namespace`, :class:`Scheduler`, ...), and what serves
+it (:class:`FactoryServer`, ...). The room promises upstream's messages, word for word as far as there are any, and
+that whatever a client sends ends in an answer. The loop that serves them is left to ``server``, and what an object is
+to the rooms below.
 """
 
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from l4re.services.namespace import Namespace, NamespaceEntry, Resolved
     from l4re.services.namespace_server import NamespaceServer
     from l4re.services.parent import Parent, ParentServer
+    from l4re.services.scheduler import Placement, Scheduler, SchedulerInfo, SchedulerServer
     from l4re.services.vcon import Vcon, VconAttr, VconInput, VconServer
 else:
     __getattr__, __dir__ = names_on_demand(
@@ -30,6 +30,7 @@ else:
             "l4re.services.namespace_server": ("NamespaceServer",),
             "l4re.services.parent": ("Parent", "ParentServer"),
             "l4re.services.vcon": ("Vcon", "VconAttr", "VconInput", "VconServer"),
+            "l4re.services.scheduler": ("Placement", "Scheduler", "SchedulerInfo", "SchedulerServer"),
         },
     )
 
@@ -46,8 +47,12 @@ __all__ = [
     "NamespaceServer",
     "Parent",
     "ParentServer",
+    "Placement",
     "RemoteDataspace",
     "Resolved",
+    "Scheduler",
+    "SchedulerInfo",
+    "SchedulerServer",
     "Vcon",
     "VconAttr",
     "VconInput",
