@@ -42,12 +42,13 @@ from l4re.errors import (
 from l4re.gate import Channel, Gate, Message, Svr, new_channel
 from l4re.log import Log
 from l4re.on_demand import names_on_demand
-from l4re.rights import DsFlags, MemAllocFlags, Rights, RmFlags
+from l4re.rights import DsFlags, MemAllocFlags, NsFlags, Rights, RmFlags
 from l4re.wire.tag import Tag
 
 if TYPE_CHECKING:
     from l4re.boot import Task, spawn
     from l4re.dataspace import Dataspace
+    from l4re.dataspace.files import FileDataspaces
     from l4re.factory import MemAlloc
     from l4re.interface import (
         S8,
@@ -93,15 +94,22 @@ if TYPE_CHECKING:
         TimeoutQueue,
     )
     from l4re.services import (
+        DataspaceServer,
         Factory,
         FactoryServer,
         Icu,
         IcuInfo,
         IcuServer,
+        Namespace,
+        NamespaceEntry,
+        NamespaceServer,
         Placement,
+        RemoteDataspace,
+        Resolved,
         Scheduler,
         SchedulerInfo,
         SchedulerServer,
+        Window,
     )
     from l4re.wire.flexpages import Flexpage, FlexpageKind
     from l4re.wire.mappings import MapAttributes, Received, ReceivedItem, ReceiveItem, SendItem
@@ -114,6 +122,7 @@ else:
         {
             "l4re.boot": ("Task", "spawn"),
             "l4re.dataspace": ("Dataspace",),
+            "l4re.dataspace.files": ("FileDataspaces",),
             "l4re.factory": ("MemAlloc",),
             "l4re.interface": (
                 *("S8", "S16", "S32", "S64", "U8", "U16", "U32", "U64", "Length", "Opcode"),
@@ -141,6 +150,8 @@ else:
             "l4re.services": (
                 *("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
                 *("Placement", "Scheduler", "SchedulerInfo", "SchedulerServer"),
+                *("DataspaceServer", "RemoteDataspace", "Window"),
+                *("Namespace", "NamespaceEntry", "NamespaceServer", "Resolved"),
             ),
             "l4re.wire.flexpages": ("Flexpage", "FlexpageKind"),
             "l4re.wire.mappings": ("MapAttributes", "ReceiveItem", "Received", "ReceivedItem", "SendItem"),
@@ -168,6 +179,7 @@ __all__ = [
     "Channel",
     "Closed",
     "Dataspace",
+    "DataspaceServer",
     "Description",
     "DsFlags",
     "Env",
@@ -176,6 +188,7 @@ __all__ = [
     "Exists",
     "Factory",
     "FactoryServer",
+    "FileDataspaces",
     "Flexpage",
     "FlexpageKind",
     "Gate",
@@ -228,6 +241,7 @@ __all__ = [
     "Region",
     "RegionMap",
     "RegistryServer",
+    "RemoteDataspace",
     "Reply",
     "ReplyDropped",
     "Rights",
@@ -248,6 +262,7 @@ __all__ = [
     "TimeoutQueue",
     "Timeouts",
     "TryAgain",
+    "Window",
     "Words",
     "WrongType",
     "cap_cast",
@@ -262,6 +277,11 @@ __all__ = [
     "raise_from_code",
     "rpc",
     "spawn",
+    "Namespace",
+    "NamespaceEntry",
+    "NamespaceServer",
+    "NsFlags",
+    "Resolved",
 ]
 
 __version__ = "0.1.0"

@@ -549,18 +549,19 @@ def any_pin_packets(data: bytes) -> None:
 
 @target
 def any_service(data: bytes) -> None:
-    """Requests to an interrupt controller and to a factory."""
+    """Requests to an interrupt controller, to a factory and to a dataspace."""
     source = Source(data)
-    with l4re.IcuServer(3) as icu:
-        services = (icu, l4re.FactoryServer(l4re.env().factory))
+    with l4re.IcuServer(3) as icu, l4re.MemAlloc().alloc(5000) as memory:
+        services = (icu, l4re.FactoryServer(l4re.env().factory), l4re.DataspaceServer(memory))
+        labels = (l4re.Proto.IRQ, l4re.Proto.FACTORY, l4re.Proto.META, 0, l4re.Proto.DATASPACE)
         while source:
-            service = services[source.number(1) & 1]
-            label = source.choose((l4re.Proto.IRQ, l4re.Proto.FACTORY, l4re.Proto.META, 0))
+            service = source.choose(services)
+            label = source.choose(labels)
             with suppress(L4Error):
                 answer = service.serve_request(source.number(1) & 3, label, source.blob()[:504], b"", ())
                 assert answer is not None
                 for cap in answer[3]:
-                    if cap is not None:
+                    if cap is not None and cap != memory:
                         cap.close()
             icu.pulse(source.number(1) % 3)
         assert icu.bound == ()

@@ -22,6 +22,9 @@
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25            /* Linux 6.1 */
+#endif
 
 enum {
     MAX_ALIGN = 30,             /* log2; the search reserves this much more for a moment */
@@ -167,7 +170,8 @@ static bool lasting(int fd, off_t offset, size_t size)
 
 /* Mapping(fd, size, offset=0, writable=False, addr=0, align=12, populate=False, huge=False)
  * addr 0: the kernel searches, aligned to 1 << align. Otherwise exactly there, or OSError(EEXIST)
- * if anything at all is mapped in the range. The descriptor is borrowed for the call. */
+ * if anything at all is mapped in the range. With populate and huge, large pages are made now of
+ * what is mapped, as far as that goes. The descriptor is borrowed for the call. */
 static PyObject *mapping_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"fd", "size", "offset", "writable", "addr", "align", "populate", "huge", NULL};
@@ -202,8 +206,11 @@ static PyObject *mapping_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     PyThreadState *dropped = p.length >= LARGE || populate ? PyEval_SaveThread() : NULL;
     void *start = p.fixed ? place_fixed(&p) : place_searched(&p);
     int error = errno;
-    if (start != MAP_FAILED && huge)
-        madvise(start, p.length, MADV_HUGEPAGE);        /* a wish, whatever the kernel says */
+    if (start != MAP_FAILED && huge) {                  /* wishes, whatever the kernel says */
+        madvise(start, p.length, MADV_HUGEPAGE);
+        if (populate)
+            madvise(start, p.length, MADV_COLLAPSE);    /* of the pages there are, for everybody who maps them */
+    }
     if (dropped)
         PyEval_RestoreThread(dropped);
 

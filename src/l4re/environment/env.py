@@ -147,6 +147,16 @@ class Env:
         """The named capabilities, in the order the parent gave them. They stay the environment's."""
         return self._caps
 
+    @property
+    def services(self) -> Mapping[str, Capability]:
+        """What the parent gave beside, under the names of `environment.page.SERVICES`; the properties lead there."""
+        return MappingProxyType(self._services)
+
+    @property
+    def standalone(self) -> bool:
+        """Whether nobody handed this program anything."""
+        return not (self._caps or self._services or self.log.tag)
+
     @overload
     def get_cap(self, name: str) -> Capability: ...
     @overload

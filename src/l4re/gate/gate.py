@@ -360,6 +360,12 @@ class Gate(Capability, leaf.Caller):
     def closed(self) -> bool:
         return self._port is None or self._port.closed
 
+    @property
+    def gone(self) -> bool:
+        port = self.fileno()  # a server says nothing on it but why it closes it
+        watch = () if self._link is None or self._link.pidfd < 0 else (self._link.pidfd,)
+        return leaf.wait((port, *watch), 0) >= 0
+
     def fileno(self) -> int:
         if self._port is None:
             raise Closed("this gate is closed")

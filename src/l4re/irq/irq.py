@@ -230,6 +230,10 @@ class Irq(Capability):
             return self._source.closed
         return self._trigger is None or self._trigger.closed
 
+    @property
+    def gone(self) -> bool:
+        return self._source is None and leaf.wait((self.fileno(),), 0) >= 0  # a pipe that nobody reads
+
     def close(self) -> None:
         """Drop the capability; of an IRQ made with :meth:`create`, also the receiving side."""
         if self._source is not None and not self._handled:
@@ -246,6 +250,13 @@ class Irq(Capability):
         export = self.export()
         owned, export.owned = export.owned, ()
         return type(self)(owned[0], owned[1], export.rights)
+
+    def dup_local(self) -> Self:
+        if not self._handled or self._source is None:
+            return self.dup()
+        local = type(self)(None, None, self._rights, source=self._source)
+        local._handled = True
+        return local
 
     def export(self, rights: Rights | None = None) -> Export:
         """Make the receiver a holder of its own, who may trigger and hand on.

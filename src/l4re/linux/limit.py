@@ -9,7 +9,7 @@ from l4re.errors import L4Error, OutOfMemory, error_from_code
 
 __all__ = ["exhausted", "is_exhaustion", "raise_descriptor_limit"]
 
-_NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EAGAIN)
+_NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EAGAIN, errno.ETOOMANYREFS)
 
 
 def raise_descriptor_limit() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from threading import get_ident
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from l4re._native import leaf
 from l4re.cap import Export, export_all, import_all
@@ -23,6 +23,10 @@ from l4re.rights import Rights
 from l4re.server.ports import Binding
 from l4re.server.replies import Caller, Serving, serving
 from l4re.wire.items import ItemKind, join_items, split_items
+
+if TYPE_CHECKING:
+    from l4re.interface import Served
+    from l4re.server.loop import RegistryServer
 
 __all__ = ["DirectPath", "LocalGate"]
 
@@ -128,6 +132,20 @@ class LocalGate(Gate):
         check_label(label)
         rights |= Rights.R
         return Gate(self._new_port(rights, label=label), rights)
+
+    @property
+    def host(self) -> RegistryServer:
+        """The server of the object."""
+        return self._binding.server
+
+    @property
+    def object(self) -> Served:
+        """The object itself."""
+        return self._binding.object
+
+    @property
+    def gone(self) -> bool:
+        return bool(self._binding.gone) or self._binding.server.closed
 
     @property
     def closed(self) -> bool:

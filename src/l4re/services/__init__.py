@@ -1,24 +1,53 @@
 """Services: objects of L4's own protocols that a program can serve, and the proxies for those who use them.
 
-Here live the interrupt controller (:class:`Icu`, :class:`IcuServer`), the factory behind a gate
-(:class:`Factory`, :class:`FactoryServer`), and the scheduler (:class:`Scheduler`, :class:`SchedulerServer`). The
-room promises upstream's messages, word for word as far as there are any, and that whatever a client sends ends in an
-answer. The loop that serves them is left to ``server``, and what an object is to ``irq`` and ``factory``.
+Here live the interrupt controller (:class:`Icu`, :class:`IcuServer`), the factory behind a gate (:class:`Factory`,
+:class:`FactoryServer`), the dataspace that a program makes when it is wanted (:class:`RemoteDataspace`,
+:class:`DataspaceServer`), the namespace (:class:`Namespace`, :class:`NamespaceServer`) and the scheduler
+(:class:`Scheduler`, :class:`SchedulerServer`). The room promises upstream's messages, word for word as far as there
+are any, and that whatever a client sends ends in an answer. The loop that serves them is left to ``server``, and what
+an object is to ``irq``, ``factory`` and ``dataspace``.
 """
 
-from l4re.services.factory import Factory, FactoryServer, Maker
-from l4re.services.icu import Icu, IcuInfo, IcuServer
-from l4re.services.scheduler import Placement, Scheduler, SchedulerInfo, SchedulerServer
+from typing import TYPE_CHECKING
+
+from l4re.on_demand import names_on_demand
+
+if TYPE_CHECKING:
+    from l4re.services.dataspace import DataspaceServer, RemoteDataspace, Window
+    from l4re.services.factory import Factory, FactoryServer, Maker
+    from l4re.services.icu import Icu, IcuInfo, IcuServer
+    from l4re.services.namespace import Namespace, NamespaceEntry, Resolved
+    from l4re.services.namespace_server import NamespaceServer
+    from l4re.services.scheduler import Placement, Scheduler, SchedulerInfo, SchedulerServer
+else:
+    __getattr__, __dir__ = names_on_demand(
+        globals(),
+        {
+            "l4re.services.dataspace": ("DataspaceServer", "RemoteDataspace", "Window"),
+            "l4re.services.factory": ("Factory", "FactoryServer", "Maker"),
+            "l4re.services.icu": ("Icu", "IcuInfo", "IcuServer"),
+            "l4re.services.namespace": ("Namespace", "NamespaceEntry", "Resolved"),
+            "l4re.services.namespace_server": ("NamespaceServer",),
+            "l4re.services.scheduler": ("Placement", "Scheduler", "SchedulerInfo", "SchedulerServer"),
+        },
+    )
 
 __all__ = [
+    "DataspaceServer",
     "Factory",
     "FactoryServer",
     "Icu",
     "IcuInfo",
     "IcuServer",
     "Maker",
+    "Namespace",
+    "NamespaceEntry",
+    "NamespaceServer",
     "Placement",
+    "RemoteDataspace",
+    "Resolved",
     "Scheduler",
     "SchedulerInfo",
     "SchedulerServer",
+    "Window",
 ]
