@@ -46,7 +46,6 @@ PAGES = (
 #: Not in `l4re` itself, but reached through what is.
 MORE = {
     "Answered": "interface",
-    "DataspaceInfo": "dataspace",
     "FileDataspacesStats": "dataspace.files",
     "KernelFactory": "factory.kernel",
     "Maker": "services",

@@ -14,6 +14,8 @@ __all__ = [
     "Attackable",
     "Caller",
     "Calls",
+    "Copier",
+    "Copies",
     "Frames",
     "Grants",
     "HandsOver",
@@ -136,6 +138,26 @@ class Memory(Peer):
     @abstractmethod
     def cycle(self, size: int) -> Callable[[Callable[[memoryview], None]], None]:
         """Return a function that allocates, maps, lets its argument touch, unmaps and frees ``size`` bytes."""
+
+
+class Copier(NamedTuple):
+    """Two pieces of shared memory of one size."""
+
+    #: Write a byte at each of these offsets of the source.
+    mark: Callable[[Sequence[int], int], None]
+    #: Copy all of the source to the target; with a new one each time, make that first.
+    copy: Callable[[], Any]
+    #: Return the target's bytes at these offsets, from what ``copy`` returned; free it if it is new each time.
+    sample: Callable[[Any, Sequence[int]], bytes]
+    close: Callable[[], None]
+
+
+class Copies(Peer):
+    """It can copy shared memory to shared memory."""
+
+    @abstractmethod
+    def copier(self, size: int, fresh: bool) -> Copier:
+        """Return two pieces of ``size`` bytes whose pages are all there; or one, to be copied to fresh ones."""
 
 
 class HandsOver(Peer):

@@ -14,6 +14,8 @@ from . import hostile
 from .base import (
     Attackable,
     Caller,
+    Copier,
+    Copies,
     Frames,
     Grants,
     HandsOver,
@@ -121,7 +123,7 @@ def _irq(wire: Wire) -> l4re.Irq:
     return cap
 
 
-class Ours(Attackable, Grants, Notifies, Memory, HandsOver, Frames, Spawns):
+class Ours(Attackable, Grants, Notifies, Memory, HandsOver, Frames, Copies, Spawns):
     """Sessions, pipes and dataspaces of this package."""
 
     name = "l4re"
@@ -209,6 +211,33 @@ class Ours(Attackable, Grants, Notifies, Memory, HandsOver, Frames, Spawns):
             ds.close()
 
         return cycle
+
+    def copier(self, size: int, fresh: bool) -> Copier:
+        alloc = l4re.MemAlloc().alloc
+        source, target = alloc(size), alloc(size)
+        for ds in (source, target):
+            ds.write(0, b"\1" * size)
+
+        def mark(offsets: Sequence[int], value: int) -> None:
+            for at in offsets:
+                source.write(at, bytes((value,)))
+
+        def copy() -> l4re.Dataspace:
+            made = alloc(size) if fresh else target
+            made.copy_in(0, source, 0, size)
+            return made
+
+        def sample(made: l4re.Dataspace, offsets: Sequence[int]) -> bytes:
+            seen = b"".join(made.read(at, 1) for at in offsets)
+            if fresh:
+                made.close()
+            return seen
+
+        def close() -> None:
+            source.close()
+            target.close()
+
+        return Copier(mark, copy, sample, close)
 
     def serve_memory(self, wire: Wire, look: Callable[[memoryview], int]) -> None:
         with l4re.RegistryServer() as server:

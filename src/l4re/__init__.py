@@ -47,7 +47,7 @@ from l4re.wire.tag import Tag
 
 if TYPE_CHECKING:
     from l4re.boot import Task, spawn
-    from l4re.dataspace import Dataspace
+    from l4re.dataspace import Dataspace, DataspaceInfo
     from l4re.dataspace.files import FileDataspaces
     from l4re.factory import MemAlloc
     from l4re.interface import (
@@ -121,7 +121,7 @@ else:
         globals(),
         {
             "l4re.boot": ("Task", "spawn"),
-            "l4re.dataspace": ("Dataspace",),
+            "l4re.dataspace": ("Dataspace", "DataspaceInfo"),
             "l4re.dataspace.files": ("FileDataspaces",),
             "l4re.factory": ("MemAlloc",),
             "l4re.interface": (
@@ -148,10 +148,10 @@ else:
                 "TimeoutQueue",
             ),
             "l4re.services": (
-                *("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
-                *("Placement", "Scheduler", "SchedulerInfo", "SchedulerServer"),
                 *("DataspaceServer", "RemoteDataspace", "Window"),
+                *("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
                 *("Namespace", "NamespaceEntry", "NamespaceServer", "Resolved"),
+                *("Placement", "Scheduler", "SchedulerInfo", "SchedulerServer"),
             ),
             "l4re.wire.flexpages": ("Flexpage", "FlexpageKind"),
             "l4re.wire.mappings": ("MapAttributes", "ReceiveItem", "Received", "ReceivedItem", "SendItem"),
@@ -179,6 +179,7 @@ __all__ = [
     "Channel",
     "Closed",
     "Dataspace",
+    "DataspaceInfo",
     "DataspaceServer",
     "Description",
     "DsFlags",

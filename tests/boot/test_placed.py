@@ -13,6 +13,7 @@ from l4re import IpcTimeout, RegistryServer, Scheduler, SchedulerServer, ServerE
 from l4re.boot import Grant, Task, launch
 from l4re.boot.program import find_command
 from l4re.linux import process, scheduling
+from l4re.testing import wait_until
 from support.processes import Echo, Running
 
 pytestmark = pytest.mark.processes
@@ -74,7 +75,7 @@ def test_a_scheduler_that_says_nothing_sensible_starts_nothing(server: RegistryS
     before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(ServerError):
         start("true", scheduler=gate)
-    assert set(os.listdir("/proc/self/fd")) == before
+    wait_until(lambda: set(os.listdir("/proc/self/fd")) == before, 20, "everything to be let go of")
 
 
 def test_a_scheduler_that_does_not_answer_is_given_up(server: RegistryServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ _RO, _RW = Rights.R, Rights.RW
 _DATASPACE = ItemKind.DATASPACE
 _ANY_WRITE = int(Seal.ANY_WRITE)
 #: From here on what was never written is looked for, and not copied.
-_SPARSE = 64 << 10
+_SPARSE = 1 << 20
 _gauge = MemoryGauge()
 
 
@@ -397,7 +397,8 @@ class Dataspace(Capability, leaf.Memory):
 
         The copy is a snapshot: later changes on either side do not show on the other. Overlapping ranges of one
         dataspace are copied as if through a buffer. The kernel copies; neither side needs to be attached. What was
-        never written there costs no memory here.
+        never written there costs no memory here, of copies of 1 MiB and more. Who has attached both, and copies again
+        and again, is faster through the regions.
 
         Raises:
             AccessDenied: without W here, or sealed.

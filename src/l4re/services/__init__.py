@@ -1,11 +1,9 @@
 """Services: objects of L4's own protocols that a program can serve, and the proxies for those who use them.
 
-Here live the interrupt controller (:class:`Icu`, :class:`IcuServer`), the factory behind a gate (:class:`Factory`,
-:class:`FactoryServer`), the dataspace that a program makes when it is wanted (:class:`RemoteDataspace`,
-:class:`DataspaceServer`), the namespace (:class:`Namespace`, :class:`NamespaceServer`) and the scheduler
-(:class:`Scheduler`, :class:`SchedulerServer`). The room promises upstream's messages, word for word as far as there
-are any, and that whatever a client sends ends in an answer. The loop that serves them is left to ``server``, and what
-an object is to ``irq``, ``factory`` and ``dataspace``.
+Each protocol has a module: its proxy (:class:`Factory`, :class:`Namespace`, :class:`Scheduler`, ...), and what serves
+it (:class:`FactoryServer`, ...). The room promises upstream's messages, word for word as far as there are any, and
+that whatever a client sends ends in an answer. The loop that serves them is left to ``server``, and what an object is
+to the rooms below.
 """
 
 from typing import TYPE_CHECKING
