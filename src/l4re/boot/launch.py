@@ -127,6 +127,7 @@ def launch(
         multiplexer = shared_multiplexer()
     variables = {**_checked(env), VARIABLE: str(_FIRST_FD)}
     variables.setdefault("PYTHONUNBUFFERED", "1")
+    placed = _placed((services or {}).get("scheduler"))
     exports: list[Export] = []
     closing: list[Fd] = []
     try:
@@ -139,7 +140,6 @@ def launch(
         if stdin is None:
             closing.append(no_input())
             stdin = closing[-1].fileno()
-        placed = _placed((services or {}).get("scheduler"))
         if group is not None:
             closing.append(entrance := group.entrance())
         output = -1
