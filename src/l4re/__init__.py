@@ -42,7 +42,7 @@ from l4re.errors import (
 from l4re.gate import Channel, Gate, Message, Svr, new_channel
 from l4re.log import Log
 from l4re.on_demand import names_on_demand
-from l4re.rights import DsFlags, MemAllocFlags, Rights, RmFlags
+from l4re.rights import DsFlags, MemAllocFlags, NsFlags, Rights, RmFlags
 from l4re.wire.tag import Tag
 
 if TYPE_CHECKING:
@@ -93,7 +93,30 @@ if TYPE_CHECKING:
         ServerStats,
         TimeoutQueue,
     )
-    from l4re.services import DataspaceServer, Factory, FactoryServer, Icu, IcuInfo, IcuServer, RemoteDataspace, Window
+    from l4re.services import (
+        DataspaceServer,
+        Factory,
+        FactoryServer,
+        Icu,
+        IcuInfo,
+        IcuServer,
+        Namespace,
+        NamespaceEntry,
+        NamespaceServer,
+        Parent,
+        ParentServer,
+        Placement,
+        RemoteDataspace,
+        Resolved,
+        Scheduler,
+        SchedulerInfo,
+        SchedulerServer,
+        Vcon,
+        VconAttr,
+        VconInput,
+        VconServer,
+        Window,
+    )
     from l4re.wire.flexpages import Flexpage, FlexpageKind
     from l4re.wire.mappings import MapAttributes, Received, ReceivedItem, ReceiveItem, SendItem
     from l4re.wire.protocols import Proto
@@ -133,6 +156,9 @@ else:
             "l4re.services": (
                 *("DataspaceServer", "RemoteDataspace", "Window"),
                 *("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
+                *("Namespace", "NamespaceEntry", "NamespaceServer", "Resolved"),
+                *("Parent", "ParentServer", "Vcon", "VconAttr", "VconInput", "VconServer"),
+                *("Placement", "Scheduler", "SchedulerInfo", "SchedulerServer"),
             ),
             "l4re.wire.flexpages": ("Flexpage", "FlexpageKind"),
             "l4re.wire.mappings": ("MapAttributes", "ReceiveItem", "Received", "ReceivedItem", "SendItem"),
@@ -143,14 +169,6 @@ else:
     )
 
 __all__ = [
-    "S8",
-    "S16",
-    "S32",
-    "S64",
-    "U8",
-    "U16",
-    "U32",
-    "U64",
     "AccessDenied",
     "AddressNotAvailable",
     "BadProtocol",
@@ -201,16 +219,23 @@ __all__ = [
     "MessageTooShort",
     "Meta",
     "MissingArgument",
+    "Namespace",
+    "NamespaceEntry",
+    "NamespaceServer",
     "NotFound",
     "NotImplementedByServer",
     "NotSupported",
+    "NsFlags",
     "ObjectRegistry",
     "ObjectStats",
     "Opcode",
     "OutOfMemory",
     "OutOfRange",
+    "Parent",
+    "ParentServer",
     "PeerGone",
     "PermissionDenied",
+    "Placement",
     "PortInfo",
     "PortNode",
     "PortTree",
@@ -225,8 +250,16 @@ __all__ = [
     "RemoteDataspace",
     "Reply",
     "ReplyDropped",
+    "Resolved",
     "Rights",
     "RmFlags",
+    "S16",
+    "S32",
+    "S64",
+    "S8",
+    "Scheduler",
+    "SchedulerInfo",
+    "SchedulerServer",
     "Semaphore",
     "SendItem",
     "Served",
@@ -240,6 +273,14 @@ __all__ = [
     "TimeoutQueue",
     "Timeouts",
     "TryAgain",
+    "U16",
+    "U32",
+    "U64",
+    "U8",
+    "Vcon",
+    "VconAttr",
+    "VconInput",
+    "VconServer",
     "Window",
     "Words",
     "WrongType",

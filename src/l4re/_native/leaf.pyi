@@ -98,6 +98,9 @@ def spawn(
     stdio: tuple[int, int, int],
     cwd: bytes | None,
     pid_at: int,
+    cpus: bytes | None,
+    nice: int,
+    cgroup: int,
     /,
 ) -> tuple[int, int, int, int]: ...
 

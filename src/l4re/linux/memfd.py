@@ -13,8 +13,9 @@ from enum import IntFlag
 from fcntl import F_GETFL, fcntl
 
 from l4re._native import leaf
-from l4re.errors import InvalidArgument, L4Error, NotSupported, OutOfMemory
+from l4re.errors import InvalidArgument, NotSupported, OutOfMemory
 from l4re.linux.fd import Fd
+from l4re.linux.limit import exhausted
 
 __all__ = [
     "PAGE_SIZE",
@@ -78,6 +79,8 @@ def create(size: int, name: str = "l4re") -> Fd:
     except (OSError, OverflowError) as error:
         if len(os.fsencode(name)) > _MAX_NAME:
             raise InvalidArgument(f"the name of a dataspace has at most {_MAX_NAME} bytes: {name!r}") from error
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise exhausted(f"no memory object of {size} bytes", error) from error
         raise OutOfMemory(f"no memory object of {size} bytes: {error}") from error
 
 
@@ -162,9 +165,7 @@ def reopen_readonly(fd: int) -> Fd:
             raise NotSupported("making a read-only descriptor takes procfs, which is not mounted here") from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise NotSupported(f"this memory cannot be opened read-only here: {error.strerror}") from error
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise OutOfMemory(f"no descriptor for a read-only capability: {error.strerror}") from error
-        raise L4Error(f"cannot reopen memory read-only: {error.strerror}") from error
+        raise exhausted("cannot reopen memory read-only", error) from error
     return Fd(number, what=_WHAT)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["MemoryGauge", "available", "total"]
+__all__ = ["MemoryGauge", "available", "total", "unified_folder"]
 
 _UNLIMITED: Final = 1 << 62  # cgroup v1 writes "no limit" as a huge number
 
@@ -86,6 +86,11 @@ def _cgroup_folders(proc: str) -> Iterator[tuple[int, str]]:
         steps = [] if inside == "." or inside.startswith("..") else inside.split("/")
         for count in range(len(steps), -1, -1):
             yield version, "/".join((folder, *steps[:count]))
+
+
+def unified_folder(proc: str = "/proc") -> str | None:
+    """Return the folder of this process's cgroup v2; None if none is mounted here."""
+    return next((folder for version, folder in _cgroup_folders(proc) if version == 2), None)
 
 
 def _room_v2(folder: str, swap_free: int) -> int | None:

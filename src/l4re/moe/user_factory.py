@@ -27,6 +27,7 @@ from l4re.moe.quota import Account
 from l4re.rights import MemAllocFlags
 from l4re.services.factory import FactoryServer
 from l4re.services.mem_alloc import MemoryFactory
+from l4re.services.scheduler import SchedulerServer
 from l4re.wire.protocols import Proto
 from l4re.wire.stream import Reader, Writer
 
@@ -57,6 +58,8 @@ class UserFactory(FactoryServer):
             int(Proto.DATASPACE): self._dataspace,
             int(Proto.FACTORY): self._factory,
         }
+        if not owns:  # the CPUs are the root's to share out, not those of whoever has a share of the memory
+            self._makers_by_protocol[int(Proto.SCHEDULER)] = self._scheduler
         #: Bytes of memory that were made here and that somebody still holds.
         self.used = 0
 
@@ -128,6 +131,10 @@ class UserFactory(FactoryServer):
         self._services.ledger.settle()
         account = Account(int(args[0]), within=self._account)
         return self._keep(UserFactory(self._services, account, owns=True))
+
+    def _scheduler(self, *args: Varg) -> Capability:
+        """Limit, offset, and masks of CPUs."""
+        return self._keep(SchedulerServer.of(*args))
 
     def _keep(self, obj: Served) -> Capability:
         """Serve a new object, as long as somebody holds it and this factory is there."""

@@ -17,20 +17,17 @@ from typing import Any
 
 import lupa.lua55 as lupa
 
-from l4re.boot import Grant
-from l4re.environment import env
 from l4re.errors import L4Error
-from l4re.gate import Channel, new_channel
-from l4re.log import Tag, colour_number
 from l4re.moe import Root, Stopped
 from l4re.ned import constants
 from l4re.ned.handles import CapHandle, TaskHandle, mask_of
+from l4re.ned.live import LiveWorld
 from l4re.ned.rom import Rom
+from l4re.ned.world import Program, World
+from l4re.wire.protocols import Proto
 
 __all__ = ["Ned", "ScriptError", "read_script", "run"]
 
-_CHANNEL_RIGHTS = 4
-_ENV_RIGHTS = 7
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -58,12 +55,14 @@ def run(
     text = read_script(path)
     folders = Rom(rom or [os.path.dirname(path) or "."])
     with root or Root() as ours, ours.signals():
-        ned = Ned(ours, folders)
+        world = LiveWorld(ours, folders)
+        ned = Ned(world, folders)
         try:
             ned.execute(text, path, arguments)
-            return ned.serve()
+            ned.serve()
+            return ours.status or (2 if ned.complaints else 0)
         except Stopped as stop:
-            ned.drop_channels()
+            world.script_ended()
             ours.end(stop.number)
             return 128 + stop.number
 
@@ -100,16 +99,17 @@ def _answers(function: Callable[..., object]) -> Callable[..., tuple[object, ...
 
 
 class Ned:
-    """One Lua state with the module L4 in it. For one thread."""
+    """One Lua state with the module L4 in it, speaking to one world. For one thread."""
 
-    def __init__(self, root: Root, rom: Rom) -> None:
-        self._root = root
+    def __init__(self, world: World, rom: Rom) -> None:
+        """Take the world, and the folders where a script's own modules lie."""
+        self._world = world
         self._rom = rom
-        self._channels: list[Channel] = []
         self._tasks: dict[int, TaskHandle] = {}
         self._numbers = count()
-        self._complaints = 0
-        self._stopped: Stopped | None = None
+        #: How many errors of handlers were told and passed over.
+        self.complaints = 0
+        self._stopped: BaseException | None = None
         self._methods: dict[type, dict[object, Any]] = {}
         self._lua: Any = lupa.LuaRuntime(
             unpack_returned_tuples=True,
@@ -129,7 +129,7 @@ class Ned:
             "Dbg": table(constants.DBG),
             "Mem_alloc_flags": table(constants.MEM_ALLOC_FLAGS),
         }
-        given = {name: CapHandle(cap, _ENV_RIGHTS) for name, cap in env().caps.items()}
+        given = self._given = dict(world.environment())
         load = self._lua.eval("function(text, ...) return assert(load(text, '=l4', 't'))(...) end")
         text = resources.files("l4re.ned").joinpath("l4.lua").read_bytes()
         module = load(text, table(host), table(numbers), table({**given, "__probe": self}))
@@ -137,7 +137,7 @@ class Ned:
         self._methods = {CapHandle: dict(module.cap.items()), TaskHandle: dict(module.task.items())}
 
     def execute(self, text: bytes, name: str, arguments: Sequence[str] = ()) -> None:
-        """Run the script; its channels' ends are dropped afterwards, so that servers can become orphaned.
+        """Run the script, and tell the world when it has ended.
 
         Raises:
             ScriptError: it has a mistake.
@@ -151,40 +151,32 @@ class Ned:
         except lupa.LuaError as error:
             done = (False, str(error))
         finally:
-            self.drop_channels()
+            self._world.script_ended()
         if self._stopped is not None:
             raise self._stopped
         if done is not True and not done[0]:
             raise ScriptError(str(done[1]))
 
-    def serve(self) -> int:
-        """Wait for the programs, run exit handlers, and return the status of the run.
+    def serve(self) -> None:
+        """Wait for the programs and run exit handlers, until none runs any more.
 
         Raises:
             Stopped: the run is to end.
         """
-        while (task := self._root.next_ended()) is not None:
+        while (task := self._world.next_ended()) is not None:
             handle = next((one for one in self._tasks.values() if one.task is task), None)
             if handle is not None:
                 del self._tasks[handle.number]
                 self._fire(handle.number, handle.code())
-                self.drop_channels()
+                self._world.script_ended()
             if self._stopped is not None:
                 raise self._stopped
-        return self._root.status or (2 if self._complaints else 0)
-
-    def drop_channels(self) -> None:
-        """Close our ends of every channel the script made."""
-        channels, self._channels = self._channels, []
-        for channel in channels:
-            channel.gate.close()
-            channel.svr.close()
 
     def tick(self) -> None:
         """Let signals be seen; leave the script if the run is to end, however often it catches that."""
         try:
-            self._root.check()
-        except Stopped as stop:
+            self._world.check()
+        except BaseException as stop:
             self._stopped = stop
             raise
 
@@ -194,13 +186,12 @@ class Ned:
     def _start(
         self, words: Any, names: Any, handles: Any, tag: str | None, colour: Any, keys: Any, values: Any
     ) -> TaskHandle:
-        command = self._rom.command([str(word) for word in words.values()])
-        grants: dict[str, Grant] = {}
-        for name, handle in zip(names.values(), handles.values(), strict=True):
-            grants[name] = handle.grant(name)
-        log = Tag(command.name if tag is None else tag, colour_number(int(colour) if _is_number(colour) else colour))
+        plain = tuple(str(word) for word in words.values())
+        caps = dict(zip(names.values(), handles.values(), strict=True))
         variables = dict(zip(keys.values(), values.values(), strict=True))
-        task = self._root.start(command, grants=grants, env=variables, log=log)
+        tag = plain[0].rpartition("/")[2] if tag is None else tag
+        log = CapHandle(self._world.create(self._given["mem_alloc"].denoted, Proto.LOG, (tag, colour)))
+        task = self._world.start(Program(plain, caps, log, environment=variables))
         handle = TaskHandle(next(self._numbers), task)
         self._tasks[handle.number] = handle
         return handle
@@ -219,16 +210,14 @@ class Ned:
 
     @_answers
     def _new_channel(self) -> CapHandle:
-        channel = new_channel()
-        self._channels.append(channel)
-        return CapHandle(channel, _CHANNEL_RIGHTS)
+        return CapHandle(self._world.create(self._given["factory"].denoted, Proto.NONE, ()))
 
     @_answers
     def _wait(self, handle: TaskHandle) -> tuple[object, ...]:
         if handle.released:
             return None, None
         try:
-            code = self._root.wait(handle.task)
+            code = self._world.wait(handle.task)
         except Stopped as stop:
             self._stopped = stop
             raise
@@ -241,7 +230,7 @@ class Ned:
         code = handle.exit_code()
         if code is None:
             handle.killed = True
-            self._root.kill(handle.task)
+            self._world.kill(handle.task)
         return self._release(handle), "killed" if code is None else code, code
 
     @_answers
@@ -250,7 +239,7 @@ class Ned:
 
     @_answers
     def _print(self, text: str) -> None:
-        self._root.console.plain(f"{text}\n")
+        self._world.print(text)
 
     @_answers
     def _read_module(self, path: str) -> tuple[object, ...]:
@@ -268,7 +257,7 @@ class Ned:
         return handle.number
 
     def _complain(self, message: object) -> None:
-        self._complaints += 1
+        self.complaints += 1
         print(f"lua error: {message}.", file=sys.stderr, flush=True)
 
     def _is_stopped(self) -> bool:
@@ -282,10 +271,6 @@ class Ned:
 
 def _refuse(held: object, name: object, value: object) -> None:
     raise AttributeError(f"cannot set {name!r} of a {_kind(held)}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
 
 
 def _kind(value: object) -> str:

@@ -1,15 +1,38 @@
 """Services: objects of L4's own protocols that a program can serve, and the proxies for those who use them.
 
-Here live the interrupt controller (:class:`Icu`, :class:`IcuServer`), the factory behind a gate
-(:class:`Factory`, :class:`FactoryServer`) and the dataspace that a program makes when it is wanted
-(:class:`RemoteDataspace`, :class:`DataspaceServer`). The room promises upstream's messages, word for word as far as
-there are any, and that whatever a client sends ends in an answer. The loop that serves them is left to ``server``,
-and what an object is to ``irq``, ``factory`` and ``dataspace``.
+Each protocol has a module: its proxy (:class:`Factory`, :class:`Namespace`, :class:`Scheduler`, ...), and what serves
+it (:class:`FactoryServer`, ...). The room promises upstream's messages, word for word as far as there are any, and
+that whatever a client sends ends in an answer. The loop that serves them is left to ``server``, and what an object is
+to the rooms below.
 """
 
-from l4re.services.dataspace import DataspaceServer, RemoteDataspace, Window
-from l4re.services.factory import Factory, FactoryServer, Maker
-from l4re.services.icu import Icu, IcuInfo, IcuServer
+from typing import TYPE_CHECKING
+
+from l4re.on_demand import names_on_demand
+
+if TYPE_CHECKING:
+    from l4re.services.dataspace import DataspaceServer, RemoteDataspace, Window
+    from l4re.services.factory import Factory, FactoryServer, Maker
+    from l4re.services.icu import Icu, IcuInfo, IcuServer
+    from l4re.services.namespace import Namespace, NamespaceEntry, Resolved
+    from l4re.services.namespace_server import NamespaceServer
+    from l4re.services.parent import Parent, ParentServer
+    from l4re.services.scheduler import Placement, Scheduler, SchedulerInfo, SchedulerServer
+    from l4re.services.vcon import Vcon, VconAttr, VconInput, VconServer
+else:
+    __getattr__, __dir__ = names_on_demand(
+        globals(),
+        {
+            "l4re.services.dataspace": ("DataspaceServer", "RemoteDataspace", "Window"),
+            "l4re.services.factory": ("Factory", "FactoryServer", "Maker"),
+            "l4re.services.icu": ("Icu", "IcuInfo", "IcuServer"),
+            "l4re.services.namespace": ("Namespace", "NamespaceEntry", "Resolved"),
+            "l4re.services.namespace_server": ("NamespaceServer",),
+            "l4re.services.parent": ("Parent", "ParentServer"),
+            "l4re.services.vcon": ("Vcon", "VconAttr", "VconInput", "VconServer"),
+            "l4re.services.scheduler": ("Placement", "Scheduler", "SchedulerInfo", "SchedulerServer"),
+        },
+    )
 
 __all__ = [
     "DataspaceServer",
@@ -19,6 +42,20 @@ __all__ = [
     "IcuInfo",
     "IcuServer",
     "Maker",
+    "Namespace",
+    "NamespaceEntry",
+    "NamespaceServer",
+    "Parent",
+    "ParentServer",
+    "Placement",
     "RemoteDataspace",
+    "Resolved",
+    "Scheduler",
+    "SchedulerInfo",
+    "SchedulerServer",
+    "Vcon",
+    "VconAttr",
+    "VconInput",
+    "VconServer",
     "Window",
 ]
