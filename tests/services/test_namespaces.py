@@ -276,7 +276,7 @@ def test_who_waits_is_answered_by_whoever_fills_the_name() -> None:
     with served() as (names, ns, _), Irq.create() as irq:
         names.register("there")
         waiting = [asked(ns, "there") for _ in range(3)]
-        assert names.waiting == 3
+        wait_until(lambda: names.waiting == 3, PATIENCE, "those who ask to wait")
         names.register("there", irq)  # from this thread, while the loop runs in another
         for each in waiting:
             each.join().close()
@@ -291,7 +291,7 @@ def test_an_unlinked_name_is_enoent_for_those_who_wait() -> None:
         names.register("there")
         query = asked(ns, "there")
         names.register("there", None, NsFlags.RW | NsFlags.OVERWRITE)  # still empty
-        assert names.waiting == 1
+        wait_until(lambda: names.waiting == 1, PATIENCE, "those who ask to wait")
         names.unlink("there")
         with pytest.raises(NotFound):
             query.join()
