@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from l4re.services.icu import Icu, IcuInfo, IcuServer
     from l4re.services.namespace import Namespace, NamespaceEntry, Resolved
     from l4re.services.namespace_server import NamespaceServer
+    from l4re.services.parent import Parent, ParentServer
     from l4re.services.scheduler import Placement, Scheduler, SchedulerInfo, SchedulerServer
+    from l4re.services.vcon import Vcon, VconAttr, VconInput, VconServer
 else:
     __getattr__, __dir__ = names_on_demand(
         globals(),
@@ -26,6 +28,8 @@ else:
             "l4re.services.icu": ("Icu", "IcuInfo", "IcuServer"),
             "l4re.services.namespace": ("Namespace", "NamespaceEntry", "Resolved"),
             "l4re.services.namespace_server": ("NamespaceServer",),
+            "l4re.services.parent": ("Parent", "ParentServer"),
+            "l4re.services.vcon": ("Vcon", "VconAttr", "VconInput", "VconServer"),
             "l4re.services.scheduler": ("Placement", "Scheduler", "SchedulerInfo", "SchedulerServer"),
         },
     )
@@ -41,11 +45,17 @@ __all__ = [
     "Namespace",
     "NamespaceEntry",
     "NamespaceServer",
+    "Parent",
+    "ParentServer",
     "Placement",
     "RemoteDataspace",
     "Resolved",
     "Scheduler",
     "SchedulerInfo",
     "SchedulerServer",
+    "Vcon",
+    "VconAttr",
+    "VconInput",
+    "VconServer",
     "Window",
 ]

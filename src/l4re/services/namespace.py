@@ -244,7 +244,7 @@ class Namespace(Interface):
             raise TryAgain(f"{path!r} still has no object after the time given") from None
 
     def _l4_ask(self, op: NsOp, path: str) -> tuple[Capability, str]:
-        label, words, data, caps = self._l4_transact(self.protocol, pack(op, path.encode()))
+        label, words, data, caps = self._l4_transact(Namespace.protocol, pack(op, path.encode()))
         if label == -Err.ENOSYS and op is NsOp.WAIT:
             raise TryAgain(f"{path!r} has no object, and this namespace lets nobody wait for one")
         if label < 0:
@@ -306,7 +306,7 @@ class Namespace(Interface):
         raise NotImplementedError
 
     def _l4_tell(self, words: bytes, caps: tuple[Capability | None, ...] = ()) -> None:
-        label, _, data, _ = self._l4_transact(self.protocol, words, b"", caps)
+        label, _, data, _ = self._l4_transact(Namespace.protocol, words, b"", caps)
         if label < 0:
             raise error_from_code(label, data.decode("utf-8", "replace"))
 
