@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import islice
 from threading import RLock
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from l4re.linux.memfd import Mapping
 from l4re.rm.ranges import RangeTable
@@ -23,6 +23,8 @@ from l4re.rm.ranges import RangeTable
 __all__ = ["Books"]
 
 M = TypeVar("M", bound=Mapping)
+R = TypeVar("R")
+P = ParamSpec("P")
 
 _MANY_NOTES = 64
 _all: weakref.WeakSet[Books[Any]] = weakref.WeakSet()
@@ -37,7 +39,7 @@ def _renew_in_children() -> None:
 def _renew_all() -> None:
     for each in _all:
         each.lock = RLock()
-        each._reading = False
+        each._busy = False
 
 
 class Books(Generic[M]):
@@ -47,13 +49,13 @@ class Books(Generic[M]):
     holds ``lock`` and notes it once more.
     """
 
-    __slots__ = ("__weakref__", "_notes", "_reading", "_sweep_at", "_table", "lock")
+    __slots__ = ("__weakref__", "_busy", "_notes", "_sweep_at", "_table", "lock")
 
     def __init__(self) -> None:
         self._table: RangeTable[weakref.ref[M]] = RangeTable()
         self._notes: deque[weakref.ref[M]] = deque()
         self._sweep_at = _MANY_NOTES
-        self._reading = False
+        self._busy = False
         self.lock = RLock()
         _all.add(self)
         _renew_in_children()
@@ -66,22 +68,17 @@ class Books(Generic[M]):
         """Take down that this is mapped."""
         self._notes.append(weakref.ref(mapping))
         if len(self._notes) > _MANY_NOTES:
-            with self.lock:
-                self._read_notes()
+            self._look(len, self._notes)
 
     def at(self, address: int) -> M | None:
         """Return what covers an address."""
-        with self.lock:
-            self._read_notes()
-            there = self._table.at(address)
+        there = self._look(self._table.at, address)
         entries = list(self._notes) if there is None else [there[2], *self._notes]
         return next(_reaching(entries, address, address + 1), None)
 
     def since(self, start: int) -> list[M]:
         """Return all that end behind ``start``, in the order of their addresses."""
-        with self.lock:
-            self._read_notes()
-            there = self._table.since(start)
+        there = self._look(self._table.since, start)
         # Still on notes: those of other threads just now, or all of them inside a signal handler.
         entries = [*(entry for *_, entry in there), *self._notes]
         found = {mapping.address: mapping for mapping in _reaching(entries, start)}
@@ -89,29 +86,40 @@ class Books(Generic[M]):
 
     def first_two(self, start: int, end: int) -> list[M]:
         """Return the two lowest that share an address with ``[start, end)``, or what there is of them."""
+        found = self._look(self._overlapping, start, end)
+        if self._notes:
+            return [mapping for mapping in self.since(start) if mapping.address < end][:2]
+        return found
+
+    def _overlapping(self, start: int, end: int) -> list[M]:
+        entries = (entry for *_, entry in self._table.overlapping(start, end))
+        return list(islice(_reaching(entries, start, end), 2))
+
+    def _look(self, look: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return what ``look`` says when the table is up to date and stands still.
+
+        A signal handler or finalizer in the middle of that finds the table as it is, and the rest on the notes.
+        """
         with self.lock:
-            self._read_notes()
-            if self._notes:
-                return [mapping for mapping in self.since(start) if mapping.address < end][:2]
-            entries = (entry for *_, entry in self._table.overlapping(start, end))
-            return list(islice(_reaching(entries, start, end), 2))
+            if self._busy:
+                return look(*args, **kwargs)
+            try:
+                self._busy = True
+                self._read_notes()
+                return look(*args, **kwargs)
+            finally:
+                self._busy = False
 
     def _read_notes(self) -> None:
-        """Bring the table up to date; the caller holds the lock."""
-        if self._reading:  # a signal handler or finalizer in the middle of the loop below
-            return
-        self._reading = True
-        try:
-            while self._notes:
-                self._enter(self._notes[0])
-                self._notes.popleft()  # only then: a handler finds it here or there
-            if len(self._table) > self._sweep_at:
-                for start, _, entry in self._table.since():
-                    if (mapping := entry()) is None or not mapping.mapped:
-                        self._table.remove(start)
-                self._sweep_at = 2 * len(self._table) + _MANY_NOTES
-        finally:
-            self._reading = False
+        """Bring the table up to date; the caller holds the lock and says that it is busy."""
+        while self._notes:
+            self._enter(self._notes[0])
+            self._notes.popleft()  # only then: a handler finds it here or there
+        if len(self._table) > self._sweep_at:
+            for start, _, entry in self._table.since():
+                if (mapping := entry()) is None or not mapping.mapped:
+                    self._table.remove(start)
+            self._sweep_at = 2 * len(self._table) + _MANY_NOTES
 
     def _enter(self, entry: weakref.ref[M]) -> None:
         mapping = entry()
