@@ -216,3 +216,13 @@ def test_claim_106_what_is_allocated_takes_no_number_of_what_was_given_at_the_st
         assert task.wait(PATIENCE) == 0
     for cap in given.values():
         cap.close()
+
+
+def test_claim_104_a_name_that_is_unknown_raises_here_and_names_of_16_characters_work() -> None:
+    name = "sixteen_letters_"
+    assert len(name) == 16
+    with l4re.new_channel().gate as gate, l4re.Env({name: gate}) as env:
+        assert env.get_cap(name) is gate
+        with pytest.raises(l4re.NotFound) as info:
+            env.get_cap(name[:-1])
+        assert info.value.code == l4re.Err.ENOENT
