@@ -350,7 +350,7 @@ def test_a_copy_is_exact_and_what_was_never_written_costs_nothing(
 
 
 def test_reserved_memory_is_copied_as_the_zeros_it_is_and_stays_reserved() -> None:
-    with alloc(64 * PAGE, flags=MemAlloc.F.PINNED) as pinned, alloc(64 * PAGE) as ds:
+    with alloc(2 << 20, flags=MemAlloc.F.PINNED) as pinned, alloc(2 << 20) as ds:
         ds.copy_in(0, pinned, 0, pinned.size)
         assert memfd.reserved(ds.fileno()) == 0
         pinned.write(0, b"x" * pinned.size)
