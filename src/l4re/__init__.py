@@ -42,7 +42,7 @@ from l4re.errors import (
 from l4re.gate import Channel, Gate, Message, Svr, new_channel
 from l4re.log import Log
 from l4re.on_demand import names_on_demand
-from l4re.rights import DsFlags, MemAllocFlags, NsFlags, Rights, RmFlags
+from l4re.rights import DetachResult, DsFlags, MemAllocFlags, NsFlags, Rights, RmFlags
 from l4re.wire.tag import Tag
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
         rpc,
     )
     from l4re.irq import Irq, IrqHandler, IrqMode, IrqMux, Semaphore
-    from l4re.rm import Region, RegionMap
+    from l4re.rm import Area, Region, RegionMap
     from l4re.server import (
         Caller,
         Limits,
@@ -136,7 +136,7 @@ else:
                 *("cap_cast", "cap_dynamic_cast", "cap_reinterpret_cast", "Description", "describe"),
             ),
             "l4re.irq": ("Irq", "IrqHandler", "IrqMode", "IrqMux", "Semaphore"),
-            "l4re.rm": ("Region", "RegionMap"),
+            "l4re.rm": ("Area", "Region", "RegionMap"),
             "l4re.server": (
                 "Caller",
                 "Limits",
@@ -171,6 +171,7 @@ else:
 __all__ = [
     "AccessDenied",
     "AddressNotAvailable",
+    "Area",
     "BadProtocol",
     "Busy",
     "Caller",
@@ -181,6 +182,7 @@ __all__ = [
     "DataspaceInfo",
     "DataspaceServer",
     "Description",
+    "DetachResult",
     "DsFlags",
     "Env",
     "Epiface",
