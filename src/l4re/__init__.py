@@ -6,7 +6,7 @@ and nothing else. A program starts with :func:`env`: what its parent gave it.
 
 from typing import TYPE_CHECKING
 
-from l4re.cap import Capability
+from l4re.cap import Capability, SharedCap, UniqueCap
 from l4re.environment import Env, env
 from l4re.errors import (
     AccessDenied,
@@ -169,6 +169,8 @@ else:
     )
 
 __all__ = [
+    "SharedCap",
+    "UniqueCap",
     "AccessDenied",
     "AddressNotAvailable",
     "Area",
