@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 from l4re.cli.bench import Bench
+from l4re.cli.check import Check
 from l4re.cli.run import Run
 
 __all__ = ["Command", "main"]
@@ -29,7 +30,7 @@ class Command(Protocol):
         """Do it; ``words`` are those behind ``--``. Returns the exit status."""
 
 
-_COMMANDS: tuple[type[Command], ...] = (Run, Bench)
+_COMMANDS: tuple[type[Command], ...] = (Run, Check, Bench)
 
 
 class _Version(argparse.Action):
