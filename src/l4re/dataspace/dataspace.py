@@ -20,7 +20,6 @@ from l4re.errors import (
     InvalidArgument,
     L4Error,
     NotSupported,
-    OutOfMemory,
     OutOfRange,
     PermissionDenied,
 )
