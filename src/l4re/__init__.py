@@ -6,7 +6,7 @@ and nothing else. A program starts with :func:`env`: what its parent gave it.
 
 from typing import TYPE_CHECKING
 
-from l4re.cap import Capability
+from l4re.cap import Capability, SharedCap, UniqueCap
 from l4re.environment import Env, env
 from l4re.errors import (
     AccessDenied,
@@ -42,7 +42,7 @@ from l4re.errors import (
 from l4re.gate import Channel, Gate, Message, Svr, new_channel
 from l4re.log import Log
 from l4re.on_demand import names_on_demand
-from l4re.rights import DsFlags, MemAllocFlags, NsFlags, Rights, RmFlags
+from l4re.rights import DetachResult, DsFlags, MemAllocFlags, NsFlags, Rights, RmFlags
 from l4re.wire.tag import Tag
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
         rpc,
     )
     from l4re.irq import Irq, IrqHandler, IrqMode, IrqMux, Semaphore
-    from l4re.rm import Region, RegionMap
+    from l4re.rm import Area, Region, RegionMap
     from l4re.server import (
         Caller,
         Limits,
@@ -150,7 +150,7 @@ else:
                 *("cap_cast", "cap_dynamic_cast", "cap_reinterpret_cast", "Description", "describe"),
             ),
             "l4re.irq": ("Irq", "IrqHandler", "IrqMode", "IrqMux", "Semaphore"),
-            "l4re.rm": ("Region", "RegionMap"),
+            "l4re.rm": ("Area", "Region", "RegionMap"),
             "l4re.server": (
                 "Caller",
                 "Limits",
@@ -188,6 +188,7 @@ else:
 __all__ = [
     "AccessDenied",
     "AddressNotAvailable",
+    "Area",
     "AxisInfo",
     "BadProtocol",
     "Busy",
@@ -199,6 +200,7 @@ __all__ = [
     "DataspaceInfo",
     "DataspaceServer",
     "Description",
+    "DetachResult",
     "DsFlags",
     "Env",
     "Epiface",
@@ -297,6 +299,7 @@ __all__ = [
     "ServerError",
     "ServerObject",
     "ServerStats",
+    "SharedCap",
     "Svr",
     "Tag",
     "Task",
@@ -308,6 +311,7 @@ __all__ = [
     "U32",
     "U64",
     "U8",
+    "UniqueCap",
     "Vcon",
     "VconAttr",
     "VconInput",

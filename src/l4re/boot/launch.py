@@ -14,7 +14,8 @@ from l4re.boot.program import Command, find_command
 from l4re.boot.task import Task, reap_abandoned
 from l4re.cap import Capability, Export
 from l4re.environment.env import VARIABLE
-from l4re.environment.page import PID_AT, CapEntry, EnvPage, check_name
+from l4re.environment.env import env as environment
+from l4re.environment.page import PID_AT, SERVICES, CapEntry, EnvPage, check_name
 from l4re.errors import InvalidArgument, WrongType, error_from_code
 from l4re.gate import Svr
 from l4re.interface import Interface
@@ -46,6 +47,7 @@ def spawn(
     program: Sequence[str | os.PathLike[str]],
     *,
     caps: Mapping[str, Capability | Interface] | None = None,
+    services: Mapping[str, Capability | Interface] | None = None,
     log: str | Sequence[str | int] | None = None,
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
@@ -55,6 +57,9 @@ def spawn(
 
     ``program`` is a path or a name along ``PATH``; a ``*.py`` is run with this interpreter. The program finds the
     capabilities in :func:`l4re.env`; they stay ours as well, except receive rights, which move.
+
+    ``services`` are what its environment leads to beside: ``mem_alloc``, ``scheduler``, ``ns``, ``parent``, ``log``.
+    Those that are not named here are ours, if our parent gave us one.
 
     ``log=None``: it prints where we print. ``log=("client", "green")``: line by line under that tag, on our
     standard output. ``env=None``: our environment variables without those that start with ``L4RE_``; otherwise
@@ -70,20 +75,32 @@ def spawn(
     """
     variables = _variables(env)
     command = find_command(program, variables)
-    grants: dict[str, Grant] = {}
-    for name, cap in (caps or {}).items():
-        held = cap.cap if isinstance(cap, Interface) else cap
-        if not isinstance(held, Capability):
-            raise WrongType(f"caps[{name!r}] is no capability: {cap!r}")
-        grants[name] = Grant(held)
     return launch(
         command,
-        grants=grants,
+        grants=_grants("caps", caps or {}),
+        services=_grants("services", {**environment().services, **_known(services or {})}),
         log=None if log is None else Tag.of(log),
         env=variables,
         cwd=None if cwd is None else os.fspath(cwd),
         stdin=_number(stdin),
     )
+
+
+def _grants(what: str, caps: Mapping[str, Capability | Interface]) -> dict[str, Grant]:
+    grants: dict[str, Grant] = {}
+    for name, cap in caps.items():
+        held = cap.cap if isinstance(cap, Interface) else cap
+        if not isinstance(held, Capability):
+            raise WrongType(f"{what}[{name!r}] is no capability: {cap!r}")
+        grants[name] = Grant(held)
+    return grants
+
+
+def _known(services: Mapping[str, Capability | Interface]) -> Mapping[str, Capability | Interface]:
+    for name in services:
+        if name not in SERVICES:
+            raise InvalidArgument(f"services[{name!r}]: a program knows {', '.join(SERVICES)}; name others in caps")
+    return services
 
 
 def launch(
@@ -110,6 +127,7 @@ def launch(
         multiplexer = shared_multiplexer()
     variables = {**_checked(env), VARIABLE: str(_FIRST_FD)}
     variables.setdefault("PYTHONUNBUFFERED", "1")
+    placed = _placed((services or {}).get("scheduler"))
     exports: list[Export] = []
     closing: list[Fd] = []
     try:
@@ -122,7 +140,6 @@ def launch(
         if stdin is None:
             closing.append(no_input())
             stdin = closing[-1].fileno()
-        placed = _placed((services or {}).get("scheduler"))
         if group is not None:
             closing.append(entrance := group.entrance())
         output = -1

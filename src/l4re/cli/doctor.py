@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from l4re.cli.broken import leave_broken_output
+from l4re.cli.style import Style
 
 if TYPE_CHECKING:
     from l4re.linux.machine import Finding
@@ -16,7 +17,6 @@ __all__ = ["Doctor"]
 
 _WHAT: Final = 21
 _VERDICT: Final = 8
-_COLOURS: Final = {"ok": "32", "limited": "33", "missing": "31"}
 #: What an optional package brings.
 _PACKAGES: Final = {"lupa": "boot scripts (l4re run)", "numpy": "arrays (Region.ndarray, typed arguments)"}
 
@@ -47,7 +47,6 @@ class Doctor:
         if words:
             options.parser.error(f"what is {words[0]!r}?")
         from l4re.linux.machine import Verdict, examine
-        from l4re.log.console import wants_colour
 
         found = [*examine(), *_packages()]
         try:
@@ -56,8 +55,8 @@ class Doctor:
 
                 print(json.dumps([{**each._asdict(), "verdict": each.verdict.value} for each in found], indent=2))
             else:
-                coloured = options.color and wants_colour(sys.stdout)
-                print("\n".join(_line(each, coloured) for each in found))
+                style = Style.of(sys.stdout, wanted=options.color)
+                print("\n".join(_line(each, style) for each in found))
             sys.stdout.flush()
         except OSError as error:
             return leave_broken_output(error)
@@ -78,9 +77,7 @@ def _packages() -> list[Finding]:
     return found
 
 
-def _line(finding: Finding, coloured: bool) -> str:
-    verdict = f"{finding.verdict.value:<{_VERDICT}}"
-    if coloured:
-        verdict = f"\x1b[{_COLOURS[finding.verdict.value]}m{verdict}\x1b[0m"
-    line = f"{finding.what:<{_WHAT}} {verdict} {finding.seen}"
-    return f"{line}\n{'':<{_WHAT + _VERDICT + 2}}-> {finding.advice}" if finding.advice else line
+def _line(finding: Finding, style: Style) -> str:
+    colour = {"ok": style.green, "limited": style.yellow, "missing": style.red}[finding.verdict.value]
+    line = f"{finding.what:<{_WHAT}} {colour(f'{finding.verdict.value:<{_VERDICT}}')} {finding.seen}"
+    return f"{line}\n{'':<{_WHAT + _VERDICT + 2}}{style.dim('-> ' + finding.advice)}" if finding.advice else line

@@ -106,7 +106,8 @@ def _pidfd() -> Finding:
     try:
         os.close(os.pidfd_open(os.getpid()))
     except OSError as error:
-        return Finding(what, Verdict.MISSING, error.strerror or str(error), "Linux 5.4 or newer, and a sandbox that lets it through")
+        why = error.strerror or str(error)
+        return Finding(what, Verdict.MISSING, why, "Linux 5.4 or newer, and a sandbox that lets it through")
     return Finding(what, Verdict.OK, "programs are known by descriptors, not by numbers")
 
 
