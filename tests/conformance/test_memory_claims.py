@@ -30,7 +30,6 @@ from l4re.errors import (
     InvalidArgument,
     L4Error,
     NotFound,
-    OutOfMemory,
     OutOfRange,
     PermissionDenied,
 )
@@ -537,34 +536,6 @@ def test_claim_105_a_region_that_ends_detaches_and_one_that_was_released_does_no
     assert [each.addr for each in rm.regions()] == [stays]
     rm.detach(stays)
     assert rm.regions() == []
-
-
-# ---- allocator ----
-
-
-def test_claim_48_allocating_nothing_gives_erange() -> None:
-    assert code_of(lambda: alloc(0)) == Err.ERANGE
-
-
-def test_claim_49_a_negative_size_gives_erange() -> None:
-    assert code_of(lambda: alloc(-PAGE)) == Err.ERANGE
-    # With CONTINUOUS it means "nearly all there is" in L4Re; nobody wants that of a shared machine.
-    assert code_of(lambda: alloc(-PAGE, flags=MemAlloc.F.CONTINUOUS)) == Err.ERANGE
-
-
-def test_claim_50_one_byte_takes_a_page(rm: RegionMap) -> None:
-    with alloc(1) as ds, rm.attach(ds) as region:
-        assert ds.info().size == 1
-        assert region.mapped_size == PAGE
-        with pytest.raises(OutOfRange):  # the byte size is the limit here, not the page
-            rm.attach(ds, PAGE)
-
-
-def test_claim_51_continuous_memory_that_is_not_there_gives_enomem_at_once() -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(OutOfMemory):
-        alloc(1 << 50, flags=MemAlloc.F.CONTINUOUS)
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("error", [AccessDenied, PermissionDenied])
