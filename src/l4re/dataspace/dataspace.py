@@ -20,7 +20,6 @@ from l4re.errors import (
     InvalidArgument,
     L4Error,
     NotSupported,
-    OutOfMemory,
     OutOfRange,
     PermissionDenied,
 )
@@ -385,8 +384,7 @@ class Dataspace(Capability, leaf.Memory):
             if not size:
                 return
             most = min(size, max(0, self._size - memfd.reserved(fd.fileno())))  # a part may be there
-            if (there := _gauge.missing(most)) is not None:
-                raise OutOfMemory(f"wanted {most} bytes of memory, this machine or its cgroup can give {there}")
+            _gauge.charge(most)
             (memfd.reserve if self._writable else memfd.populate)(fd.fileno(), size, offset)
         finally:
             del fd

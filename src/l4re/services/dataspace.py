@@ -116,7 +116,7 @@ class RemoteDataspace(Interface):
 
     def info(self) -> DataspaceInfo:
         """Return size and flags; no W if the capability lacks it."""
-        label, words, data, caps = self._l4_transact(self.protocol, OPCODE.pack(_Op.INFO))
+        label, words, data, caps = self._l4_transact(RemoteDataspace.protocol, OPCODE.pack(_Op.INFO))
         for cap in caps:
             if cap is not None:
                 cap.close()
