@@ -27,10 +27,9 @@ class Setup(Scenario):
 
     def run(self, role: str, peer: Memory, setting: Setting) -> dict[str, Summary]:
         (wire,) = setting.wires
-        asks = isinstance(peer, Allocates)
         if role == "server":
-            if asks:
+            if isinstance(peer, Allocates):
                 peer.serve_allocator(wire)
             return {}
-        cycle = peer.allocated(wire, _SIZE) if asks else peer.cycle(_SIZE)
+        cycle = peer.allocated(wire, _SIZE) if isinstance(peer, Allocates) else peer.cycle(_SIZE)
         return {"": timed(lambda n: cycle(_ends), lambda n, answer: None, setting.seconds)}
