@@ -336,7 +336,7 @@ def test_the_thread_that_serves_cannot_wait_for_itself() -> None:
 def test_a_wait_ends_with_the_time_of_the_query_or_of_the_proxy() -> None:
     with served() as (names, ns, _):
         names.register("there")
-        with pytest.raises(TryAgain, match="the time given"):
+        with pytest.raises(TryAgain):
             ns.query("there", timeout=0.01)
         with pytest.raises(l4re.IpcTimeout):
             ns.within(0.01).query("there")
