@@ -12,11 +12,15 @@ import gc
 import os
 import resource
 import signal
+import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
+from l4re import DataspaceServer, Proto, RegistryServer, RemoteDataspace
 from l4re.dataspace import Dataspace
 from l4re.errors import (
     AccessDenied,
@@ -26,16 +30,15 @@ from l4re.errors import (
     InvalidArgument,
     L4Error,
     NotFound,
-    OutOfMemory,
     OutOfRange,
     PermissionDenied,
 )
 from l4re.factory import MemAlloc
 from l4re.linux.memfd import PAGE_SIZE as PAGE
 from l4re.linux.memfd import Mapping
-from l4re.rights import DetachResult, DsFlags
+from l4re.rights import DetachResult, DsFlags, Rights
 from l4re.rm import Region, RegionMap
-from support.processes import Child, Link, processes
+from support.processes import Child, Link, Running, processes
 
 F = RegionMap.F
 alloc = MemAlloc().alloc
@@ -63,6 +66,15 @@ def die_quietly() -> None:
     """For a child that is about to fault."""
     faulthandler.disable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+@contextmanager
+def another_provider(memory: Dataspace | None = None, rights: Rights = Rights.RW) -> Iterator[RemoteDataspace]:
+    """A dataspace that a server provides, through a capability with these rights."""
+    with RegistryServer() as server, memory or alloc(SIZE) as shown:
+        local: Any = server.registry.register_obj(DataspaceServer(shown))
+        with local.mint(rights=rights) as gate, Running(server):
+            yield RemoteDataspace(gate)
 
 
 def code_of(call: Callable[[], object]) -> int:
@@ -99,11 +111,16 @@ def test_claim_04_a_fresh_dataspace_has_r_and_w_but_never_x_here(ds: Dataspace) 
 
 def test_claim_05_without_w_no_w_is_reported(ds: Dataspace) -> None:
     assert ds.ro.flags == ds.ro.info().flags == DsFlags.R
+    for rights, flags in ((Rights.RW, DsFlags.RW), (Rights.R, DsFlags.R)):
+        with another_provider(rights=rights) as remote:
+            assert remote.flags == remote.info().flags == flags
 
 
 def test_claim_06_clear_without_w_gives_eaccess_and_changes_nothing(ds: Dataspace) -> None:
     ds.write(0, b"keep")
     assert code_of(lambda: ds.ro.clear(0, 4)) == Err.EACCESS
+    with another_provider(ds.dup(), Rights.R) as remote:
+        assert code_of(lambda: remote.clear(0, 4)) == Err.EACCESS
     assert ds.read(0, 4) == b"keep"
 
 
@@ -111,30 +128,72 @@ def test_claim_07_clear_of_a_huge_size_zeroes_to_the_end(ds: Dataspace) -> None:
     ds.write(0, b"x" * SIZE)
     ds.clear(0, 1 << 62)
     assert ds.read(0, SIZE) == bytes(SIZE)
+    ds.write(0, b"x" * SIZE)
+    with another_provider(ds.dup()) as remote:
+        remote.clear(0, (1 << 64) - 1)
+    assert ds.read(0, SIZE) == bytes(SIZE)
 
 
 def test_claim_08_clear_behind_the_last_page_gives_erange(ds: Dataspace) -> None:
     assert code_of(lambda: ds.clear(4 * PAGE, 1)) == Err.ERANGE
     assert ds.clear(4 * PAGE - 1, 1) == 0
+    with another_provider() as remote:
+        assert code_of(lambda: remote.clear(4 * PAGE, 1)) == Err.ERANGE
+        remote.clear(4 * PAGE - 1, 1)
 
 
 def test_claim_09_copy_in_without_w_gives_eaccess(ds: Dataspace) -> None:
     assert code_of(lambda: ds.ro.copy_in(0, ds, 0, 1)) == Err.EACCESS
     assert code_of(lambda: ds.ro.copy_in(0, None, 0, 1)) == Err.EACCESS  # type: ignore[arg-type]
+    with another_provider(rights=Rights.R) as remote:
+        assert code_of(lambda: remote.copy_in(0, ds, 0, 1)) == Err.EACCESS
 
 
-def test_claim_10_copy_in_from_something_else_gives_einval(ds: Dataspace) -> None:
+def test_claim_10_copy_in_from_another_provider_gives_einval(ds: Dataspace) -> None:
     assert code_of(lambda: ds.copy_in(0, object(), 0, 1)) == Err.EINVAL  # type: ignore[arg-type]
+    with another_provider() as remote:
+        assert code_of(lambda: ds.copy_in(0, remote, 0, 1)) == Err.EINVAL  # type: ignore[arg-type]
+        assert code_of(lambda: remote.copy_in(0, remote, 0, 1)) == Err.EINVAL  # type: ignore[arg-type]
+        request = struct.pack("=i4xQQQ", 3, 0, 0, 1)
+        label, *_ = remote._l4_transact(Proto.DATASPACE, request, b"", (remote.cap,))
+        assert label == -Err.EINVAL
 
 
-def test_claim_11_copy_in_is_a_snapshot(ds: Dataspace) -> None:
-    with alloc(SIZE) as source:
-        source.write(0, b"first")
+@pytest.mark.parametrize("size", [SIZE, (3 << 20) + 5])
+def test_claim_11_copy_in_is_a_snapshot(rm: RegionMap, size: int) -> None:
+    with alloc(size) as ds, alloc(size) as source, rm.attach(ds) as copy, rm.attach(source) as original:
+        for at in range(0, size, PAGE):
+            memoryview(original)[at] = 1
+        ds.copy_in(0, source, 0, size)
+        for at in range(0, size, PAGE):
+            memoryview(original)[at] = 2
+        assert set(bytes(memoryview(copy)[::PAGE])) == {1}
+        for at in range(0, size, PAGE):
+            memoryview(copy)[at] = 3
+        assert set(bytes(memoryview(original)[::PAGE])) == {2}
+
+
+@pytest.mark.processes
+def test_claim_11_holds_against_the_process_that_the_source_is_from(
+    rm: RegionMap, ds: Dataspace, start: Callable[..., Child]
+) -> None:
+    def owner(link: Link) -> None:
+        with alloc(SIZE) as mine, RegionMap().attach(mine) as region:
+            with memoryview(region) as view:
+                view[:5] = b"first"
+                link.give(mine)
+                link.hear()
+                view[:5] = b"later"
+            link.say("changed")
+
+    child = start(owner)
+    (source,) = child.take()
+    with source:
         ds.copy_in(0, source, 0, SIZE)
-        source.write(0, b"later")
-        assert ds.read(0, 5) == b"first"
-        ds.write(0, b"mine!")
-        assert source.read(0, 5) == b"later"
+        child.say("copied")
+        assert child.hear() == "changed"
+        assert (ds.read(0, 5), source.read(0, 5)) == (b"first", b"later")
+    child.end()
 
 
 def test_claim_12_copy_in_copies_exactly_those_bytes(ds: Dataspace) -> None:
@@ -149,10 +208,19 @@ def test_claim_12_copy_in_copies_exactly_those_bytes(ds: Dataspace) -> None:
 
 def test_claim_13_mapping_for_writing_without_w_gives_eperm(ds: Dataspace) -> None:
     assert code_of(lambda: ds.ro.map(Mapping, writable=True)) == Err.EPERM
+    with another_provider(rights=Rights.R) as remote:
+        for flags in (DsFlags.W, DsFlags.RW):
+            assert code_of(lambda flags=flags: remote.map(0, 0, flags, PAGE)) == Err.EPERM  # type: ignore[misc]
+        assert code_of(lambda: RegionMap().attach(remote, flags=F.RW)) == Err.EPERM
+        assert remote.map(0, 0, DsFlags.R, PAGE).dataspace.rights == Rights.R
 
 
 def test_claim_14_mapping_behind_the_end_gives_erange(ds: Dataspace) -> None:
     assert code_of(lambda: ds.map(Mapping, PAGE, 4 * PAGE)) == Err.ERANGE
+    with another_provider() as remote:
+        assert code_of(lambda: remote.map(4 * PAGE, 0, DsFlags.R, PAGE)) == Err.ERANGE
+        assert code_of(lambda: RegionMap().attach(remote, PAGE, offset=4 * PAGE)) == Err.ERANGE
+        assert remote.map(3 * PAGE, 0, DsFlags.R, PAGE).size == 10
 
 
 @pytest.mark.processes
@@ -176,6 +244,19 @@ def test_claim_15_two_processes_share_one_dataspace_and_nothing_else(
         child.end()
         assert bytes(region)[:5] == b"there"
         assert second.read(0, 5) == b"other"
+
+
+def test_claim_16_what_is_inside_can_be_reserved_and_no_byte_more(ds: Dataspace) -> None:
+    assert ds.allocate(0, SIZE) is None  # type: ignore[func-returns-value]
+    assert os.fstat(ds.fileno()).st_blocks * 512 == 4 * PAGE
+    assert code_of(lambda: ds.allocate(SIZE, 1)) == Err.ERANGE
+    assert code_of(lambda: ds.allocate(0, SIZE + 1)) == Err.ERANGE
+
+
+def test_claim_17_a_custom_dataspace_neither_copies_nor_reserves_by_default(ds: Dataspace) -> None:
+    with another_provider() as remote:
+        assert code_of(lambda: remote.copy_in(0, ds, 0, 1)) == Err.ENODEV
+        assert code_of(lambda: remote.allocate(0, 1)) == Err.ENODEV
 
 
 # ---- region map ----
@@ -455,34 +536,6 @@ def test_claim_105_a_region_that_ends_detaches_and_one_that_was_released_does_no
     assert [each.addr for each in rm.regions()] == [stays]
     rm.detach(stays)
     assert rm.regions() == []
-
-
-# ---- allocator ----
-
-
-def test_claim_48_allocating_nothing_gives_erange() -> None:
-    assert code_of(lambda: alloc(0)) == Err.ERANGE
-
-
-def test_claim_49_a_negative_size_gives_erange() -> None:
-    assert code_of(lambda: alloc(-PAGE)) == Err.ERANGE
-    # With CONTINUOUS it means "nearly all there is" in L4Re; nobody wants that of a shared machine.
-    assert code_of(lambda: alloc(-PAGE, flags=MemAlloc.F.CONTINUOUS)) == Err.ERANGE
-
-
-def test_claim_50_one_byte_takes_a_page(rm: RegionMap) -> None:
-    with alloc(1) as ds, rm.attach(ds) as region:
-        assert ds.info().size == 1
-        assert region.mapped_size == PAGE
-        with pytest.raises(OutOfRange):  # the byte size is the limit here, not the page
-            rm.attach(ds, PAGE)
-
-
-def test_claim_51_continuous_memory_that_is_not_there_gives_enomem_at_once() -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(OutOfMemory):
-        alloc(1 << 50, flags=MemAlloc.F.CONTINUOUS)
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("error", [AccessDenied, PermissionDenied])

@@ -19,11 +19,13 @@ from l4re import (
     IrqMode,
     IrqMux,
     NotFound,
+    OutOfMemory,
     PeerGone,
     PermissionDenied,
     RegistryServer,
 )
 from l4re.irq import Line
+from support.descriptors import few_descriptors
 from support.processes import PATIENCE, Background, Child, Link, Running
 
 Start = Callable[..., Child]
@@ -157,6 +159,51 @@ def test_what_was_pending_goes_to_the_handler_that_is_bound_next() -> None:
             holder.trigger()
             two.step(timeout=PATIENCE)
     assert (old.count, new.count) == (0, 2)
+
+
+def test_a_trigger_that_the_loop_had_taken_in_when_it_was_stopped_is_kept() -> None:
+    handler = Counter()
+    lost = 0
+    with RegistryServer(spin_us=2000) as server:
+        irq = server.registry.register_irq_obj(handler)
+        for _ in range(100):
+            holder = irq.dup()
+            holder.trigger()
+            server.step(timeout=PATIENCE)  # from now on the loop spins, and reads this pipe ahead
+            seen = handler.count
+            looping = Background(server.loop)
+            server.stop()
+            holder.trigger()
+            looping.join()
+            pending = irq.detach()
+            if handler.count == seen:
+                assert pending
+                try:
+                    irq.receive(timeout=0)
+                except IpcTimeout:
+                    lost += 1
+            holder.close()
+            server.registry.register_irq_obj(handler, irq)
+        assert lost == 0
+        assert server.stats().holders <= 1
+    irq.close()
+
+
+def test_an_irq_that_cannot_be_moved_for_want_of_descriptors_stays_where_it_is() -> None:
+    handler = Counter()
+    with RegistryServer() as server:
+        irq = server.registry.register_irq_obj(handler)
+        with irq.dup() as one, irq.dup() as other:
+            for spare in range(5):
+                with few_descriptors(spare), pytest.raises(OutOfMemory):
+                    irq.detach()
+                one.trigger()
+                other.trigger()
+                while server.step(0):
+                    pass
+                assert handler.count == 2 * (spare + 1)
+            assert irq.detach() is False
+        irq.close()
 
 
 def test_a_detached_irq_keeps_no_server_from_being_orphaned() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from l4re import Busy, Capability, Gate, IpcErr, IpcTimeout, Irq, PeerGone, RegistryServer, new_channel
+from l4re import Busy, Capability, Gate, IpcErr, IpcTimeout, Irq, MemAlloc, PeerGone, RegistryServer, new_channel
 from support.processes import Background, Child, Echo, Link, Running, descriptors
 
 Start = Callable[..., Child]
@@ -311,7 +311,9 @@ class Interruption(Exception):
 
 
 @processes
-@pytest.mark.parametrize("error", [Interruption, ValueError, KeyboardInterrupt], ids=lambda error: error.__name__)
+@pytest.mark.parametrize(
+    "error", [Interruption, ValueError, KeyboardInterrupt, TimeoutError], ids=lambda error: error.__name__
+)
 @pytest.mark.parametrize("moment", ["posted", "taken"])
 def test_what_a_signal_handler_raises_ends_the_call_and_the_gate_goes_on(
     start: Start, error: type[BaseException], moment: str
@@ -324,10 +326,13 @@ def test_what_a_signal_handler_raises_ends_the_call_and_the_gate_goes_on(
 
         signal.signal(signal.SIGUSR1, handler)
         gate.call(b"warm")
+        memory = MemAlloc().alloc(4096).ro
         calls: list[Callable[[], object]] = [
             lambda: gate.call(b"never", label=9),
             lambda: gate.transact(9, b"", b"never"),
             lambda: gate.call(b"never", label=9, timeout=100),
+            lambda: gate.transact(9, b"", b"never", (memory,)),
+            lambda: gate.call(b"never", label=9, caps=(memory, gate)),
         ]
         for call in calls:
             link.say("calling")
@@ -346,7 +351,7 @@ def test_what_a_signal_handler_raises_ends_the_call_and_the_gate_goes_on(
     (gate,) = server.take()
     with gate:
         child.give(gate)
-        for _ in range(3):
+        for _ in range(5):
             assert child.hear() == "calling"
             if moment == "posted":
                 server.stop()
@@ -362,6 +367,9 @@ def test_what_a_signal_handler_raises_ends_the_call_and_the_gate_goes_on(
                 server.say("go on")
             child.say("server goes on")
         child.end()
+    if moment == "taken":
+        server.signal(signal.SIGKILL)
+        assert server.hear() == "", "a request was served twice"
 
 
 def test_a_call_from_a_finalizer_in_a_call_works(on_signal: Callable[[Callable[[], object]], None]) -> None:

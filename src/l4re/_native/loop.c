@@ -123,6 +123,13 @@ static void source_unmap(Source *s)
     s->fd = -1;
 }
 
+static inline void drained_add(struct drained *sum, struct drained more)
+{
+    sum->control |= more.control;
+    sum->end |= more.end;
+    sum->cpu |= more.cpu;
+}
+
 /* Take a source out of its loop. Its descriptor is closed if it is a session's or a pipe. */
 static void source_drop(Source *s)
 {
@@ -145,6 +152,8 @@ static void source_drop(Source *s)
             l->events[i].data.ptr = NULL;
     l->pipes -= s->pipe;
     if (l->last == s) {
+        if (l->ahead)                                   /* for whoever takes the pipe over */
+            drained_add(&s->held, l->held);
         l->last = NULL;
         l->ahead = false;
     }
@@ -434,9 +443,7 @@ static enum found emptied(Source *s, struct drained held)
     }
     if (s->serve && !held.control)
         return TRIGGERED;
-    s->held.control |= held.control;
-    s->held.end |= held.end;
-    s->held.cpu |= held.cpu;
+    drained_add(&s->held, held);
     return READY;
 }
 

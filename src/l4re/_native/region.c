@@ -28,6 +28,9 @@
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25            /* Linux 6.1 */
+#endif
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
@@ -284,7 +287,8 @@ static int release_range(Mapping *host, char *start, size_t length, bool drop)
 
 /* Mapping(fd, size, offset=0, writable=False, addr=0, align=12, populate=False, huge=False, private=False, host=None, search=False)
  * addr 0: the kernel searches, aligned to 1 << align. Otherwise exactly there, or OSError(EEXIST)
- * if anything at all is mapped in the range. The descriptor is borrowed for the call. With fd -1 there is no memory,
+ * if anything at all is mapped in the range. With populate and huge, large pages are made now of what is mapped, as
+ * far as that goes. The descriptor is borrowed for the call. With fd -1 there is no memory,
  * or, if private, zeroed memory of this process. With a host, the place is in its range: at addr, or, to search,
  * the first from there that is free; OSError(EADDRNOTAVAIL) if there is none. */
 static PyObject *mapping_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -334,8 +338,11 @@ static PyObject *mapping_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     PyThreadState *dropped = p.length >= LARGE || populate ? PyEval_SaveThread() : NULL;
     void *start = host ? place_inside(&p) : p.fixed ? place_fixed(&p) : place_searched(&p);
     int error = errno;
-    if (start != MAP_FAILED && huge)
-        madvise(start, p.length, MADV_HUGEPAGE);        /* a wish, whatever the kernel says */
+    if (start != MAP_FAILED && huge) {                  /* wishes, whatever the kernel says */
+        madvise(start, p.length, MADV_HUGEPAGE);
+        if (populate)
+            madvise(start, p.length, MADV_COLLAPSE);    /* of the pages there are, for everybody who maps them */
+    }
     if (dropped)
         PyEval_RestoreThread(dropped);
 

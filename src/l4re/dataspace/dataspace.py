@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import operator
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, NoReturn, ParamSpec, TypeAlias, TypeVar
 
 from l4re._native import leaf
 from l4re.cap import Capability, Export, register_kind
@@ -23,18 +23,22 @@ from l4re.errors import (
     OutOfRange,
     PermissionDenied,
 )
-from l4re.linux import maps, memfd
+from l4re.linux import copying, maps, memfd
 from l4re.linux.fd import Fd
 from l4re.linux.memfd import Mapping, Seal
+from l4re.linux.memory import MemoryGauge
 from l4re.rights import DsFlags, Rights
 from l4re.wire.items import ItemKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Buffer
 
 __all__ = ["NO_HINTS", "Dataspace", "DataspaceInfo", "Hints"]
 
 M = TypeVar("M", bound=Mapping)
+P = ParamSpec("P")
 
 _PAGE = memfd.PAGE_SIZE
 _CHUNK = 1 << 20
@@ -43,6 +47,9 @@ _W, _R = int(Rights.W), int(Rights.R)
 _RO, _RW = Rights.R, Rights.RW
 _DATASPACE = ItemKind.DATASPACE
 _ANY_WRITE = int(Seal.ANY_WRITE)
+#: From here on what was never written is looked for, and not copied.
+_SPARSE = 1 << 20
+_gauge = MemoryGauge()
 
 
 class DataspaceInfo(NamedTuple):
@@ -188,6 +195,11 @@ class Dataspace(Capability, leaf.Memory):
                 del fd
         return self._name
 
+    def place(self, hints: Hints, name: str | None = None) -> None:
+        """Say how this process would like to map the memory, and what it calls it; for who had it allocated."""
+        self._hints = hints
+        self._name = name or self._name
+
     @property
     def hints(self) -> Hints:
         """How the allocator was asked to place this memory (this process only)."""
@@ -327,7 +339,7 @@ class Dataspace(Capability, leaf.Memory):
                 view = memoryview(data)
                 data = view.cast("B") if view.nbytes else b""
             offset, _ = self._range(offset, len(data))
-            _write_at(fd.fileno(), offset, data)
+            _writing(fd.fileno(), memfd.write_at, fd.fileno(), offset, data)
         finally:
             del fd
 
@@ -351,10 +363,29 @@ class Dataspace(Capability, leaf.Memory):
             end = max(offset, min(offset + size, self._size))
             if seals := memfd.get_seals(fd.fileno()) & _ANY_WRITE:
                 raise AccessDenied(_sealed_text(seals), wanted=Rights.W, held=Rights.R)
-            for begin, after in memfd.extents(fd.fileno(), offset, end):
-                for at in range(begin, after, _CHUNK):
-                    _write_at(fd.fileno(), at, _ZEROS[: min(_CHUNK, after - at)])
+            _fill_with_zeros(fd.fileno(), offset, end)
             return end - offset
+        finally:
+            del fd
+
+    def allocate(self, offset: int, size: int) -> None:
+        """Reserve the pages of a range, so that whoever touches them later finds them. Their contents stay.
+
+        It takes no right: who may read memory may have it, and a reader's pages count as the writer's.
+
+        Raises:
+            OutOfRange: they are not all inside.
+            OutOfMemory: the machine or its cgroup cannot give them.
+            NotSupported: through a read-only capability, on Linux before 5.14.
+        """
+        fd = self._use()
+        try:
+            offset, size = self._range(offset, size)
+            if not size:
+                return
+            most = min(size, max(0, self._size - memfd.reserved(fd.fileno())))  # a part may be there
+            _gauge.charge(most)
+            (memfd.reserve if self._writable else memfd.populate)(fd.fileno(), size, offset)
         finally:
             del fd
 
@@ -362,12 +393,15 @@ class Dataspace(Capability, leaf.Memory):
         """Copy a range of another dataspace into this one, cut at both ends; return how many bytes that were.
 
         The copy is a snapshot: later changes on either side do not show on the other. Overlapping ranges of one
-        dataspace are copied as if through a buffer.
+        dataspace are copied as if through a buffer. The kernel copies; neither side needs to be attached. What was
+        never written there costs no memory here, of copies of 1 MiB and more. Who has attached both, and copies again
+        and again, is faster through the regions.
 
         Raises:
             AccessDenied: without W here, or sealed.
-            InvalidArgument: ``src_ds`` is not a dataspace.
+            InvalidArgument: ``src_ds`` is not a dataspace, or one of another provider (`RemoteDataspace`).
             OutOfRange: an offset or the size is negative.
+            OutOfMemory: the pages cannot be had; a part may have been copied.
         """
         fd = self._use()
         try:
@@ -380,10 +414,11 @@ class Dataspace(Capability, leaf.Memory):
             source = src_ds._use()
             try:
                 size = max(0, min(size, self._size - dst, src_ds._size - src))
-                steps = range(0, size, _CHUNK)
-                for at in reversed(steps) if dst > src else steps:
-                    data = memfd.read_at(source.fileno(), src + at, min(_CHUNK, size - at))
-                    _write_at(fd.fileno(), dst + at, data)
+                if abs(dst - src) < size and self._key() == src_ds._key():
+                    copy = copying.copy_buffered
+                else:
+                    copy = copying.copy if size < _SPARSE else _copy_sparse
+                _writing(fd.fileno(), copy, source.fileno(), src, fd.fileno(), dst, size)
                 return size
             finally:
                 del source
@@ -504,12 +539,30 @@ class Dataspace(Capability, leaf.Memory):
         self._handed_out = True
 
 
-def _write_at(fd: int, offset: int, data: bytes | memoryview) -> None:
+def _writing(fd: int, write: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Do what writes to ``fd``; what the kernel has against it is a seal."""
     try:
-        memfd.write_at(fd, offset, data)
+        write(*args, **kwargs)
     except PermissionError as error:
         seals = memfd.get_seals(fd) & _ANY_WRITE
         raise AccessDenied(_sealed_text(seals), wanted=Rights.W, held=Rights.R) from error
+
+
+def _fill_with_zeros(fd: int, start: int, end: int) -> None:
+    """Write zeros where there is anything; the rest reads as zeros as it is."""
+    for begin, after in memfd.extents(fd, start, end):
+        for at in range(begin, after, _CHUNK):
+            _writing(fd, memfd.write_at, fd, at, _ZEROS[: min(_CHUNK, after - at)])
+
+
+def _copy_sparse(source: int, src: int, target: int, dst: int, size: int) -> None:
+    """Copy what there is, and fill with zeros where there is nothing."""
+    shift, done, end = dst - src, src, src + size
+    for begin, after in memfd.extents(source, src, end):
+        _fill_with_zeros(target, done + shift, begin + shift)
+        copying.copy(source, begin, target, begin + shift, after - begin)
+        done = after
+    _fill_with_zeros(target, done + shift, end + shift)
 
 
 def _whole_pages(size: int) -> int:
@@ -522,15 +575,25 @@ def _sealed_text(seals: int) -> str:
 
 
 def _import(rights: Rights, value: int, fds: tuple[Fd, ...]) -> Dataspace:
-    """Make a dataspace of what arrived; the peer is believed in nothing."""
-    if len(fds) != 1:
-        raise InvalidArgument(f"a dataspace is one descriptor, {len(fds)} arrived")
+    """Make a dataspace of what arrived; the peer is believed in nothing.
+
+    It is one descriptor, or from an allocator two: the second one can only read the same memory.
+    """
+    if len(fds) not in (1, 2):
+        raise InvalidArgument(f"a dataspace is one descriptor or two, {len(fds)} arrived")
     bits = int(rights)
     if not bits & _R:
         raise InvalidArgument("received a dataspace without the right to read it")
     writable = bool(bits & _W)
     memfd.validate(fds[0].fileno(), size=value, writable=writable)
-    return Dataspace(fds[0], value, writable=writable)
+    ds = Dataspace(fds[0], value, writable=writable)
+    if len(fds) == 2:
+        memfd.validate(fds[1].fileno(), size=value, writable=False)
+        reader = ds._another(fds[1], writable=False)
+        if not writable or memfd.identity(fds[1].fileno()) != ds._key():
+            raise InvalidArgument("what arrived beside a dataspace does not read the same memory")
+        ds._made = {"ro": reader}
+    return ds
 
 
 register_kind(ItemKind.DATASPACE, _import)

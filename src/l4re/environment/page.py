@@ -3,13 +3,15 @@
 The page names its addressee. Who is somebody else does not read on, so a page that travels further than it should
 gives nobody anything. Pure: `boot` writes it, `Env` reads it, a program in any language can.
 
-The first line says what it is, the second whose. Then one line for each capability, its name last::
+The first line says what it is, the second whose. Then one line for each capability, its name last: those the
+parent named, and those every program may look for, which have the names of `SERVICES`::
 
     l4re-env 1
     pid 0000012345
     log server
-    cap gate rws 0 4 calculator
-    cap dataspace r 16384 5,6 camera frames
+    env gate rs 0 4 mem_alloc
+    cap gate rws 0 5 calculator
+    cap dataspace r 16384 6,7 camera frames
 
 Kinds are those of :class:`~l4re.wire.items.ItemKind` in small letters, ``-`` stands for nothing, and a reader
 skips lines that begin with a word it does not know.
@@ -23,7 +25,10 @@ from l4re.errors import InvalidArgument
 from l4re.rights import Rights
 from l4re.wire.items import ItemKind
 
-__all__ = ["MAX_NAME", "PID_AT", "CapEntry", "EnvPage", "check_name"]
+__all__ = ["MAX_NAME", "PID_AT", "SERVICES", "CapEntry", "EnvPage", "check_name"]
+
+#: What a parent can give beside the capabilities that it names (``L4Re::Env``).
+SERVICES: Final = ("parent", "mem_alloc", "log", "scheduler", "ns")
 
 #: Bytes of the name of a capability.
 MAX_NAME = 255
@@ -56,10 +61,10 @@ class CapEntry(NamedTuple):
     fds: tuple[int, ...]
     name: str
 
-    def line(self) -> str:
+    def line(self, word: str = "cap") -> str:
         """Return it as a line of the page."""
         fds = ",".join(map(str, self.fds)) or "-"
-        return f"cap {self.kind.name.lower()} {self.rights.letters()} {self.value} {fds} {self.name}"
+        return f"{word} {self.kind.name.lower()} {self.rights.letters()} {self.value} {fds} {self.name}"
 
     @classmethod
     def parse(cls, line: str) -> Self:
@@ -69,9 +74,9 @@ class CapEntry(NamedTuple):
             InvalidArgument: it is none.
         """
         try:
-            word, kind, rights, value, fds, name = line.split(" ", 5)
+            _, kind, rights, value, fds, name = line.split(" ", 5)
             numbers = () if fds == "-" else tuple(_number(fd, 2**31) for fd in fds.split(","))
-            if word != "cap" or len(numbers) > _MAX_FDS:
+            if len(numbers) > _MAX_FDS:
                 raise ValueError
             return cls(ItemKind[kind.upper()], Rights.parse(rights), _number(value, 2**64), numbers, check_name(name))
         except (ValueError, KeyError):
@@ -84,12 +89,14 @@ class EnvPage(NamedTuple):
     caps: tuple[CapEntry, ...] = ()
     log: str = ""
     pid: int = 0
+    services: tuple[CapEntry, ...] = ()
 
     def pack(self) -> bytes:
         """Return the page."""
         lines = [_MAGIC, f"pid {self.pid:0{_DIGITS}}"]
         if self.log:
             lines.append("log " + "".join(c if c.isprintable() else "?" for c in self.log))
+        lines += (cap.line("env") for cap in self.services)
         lines += (cap.line() for cap in self.caps)
         return "".join(f"{line}\n" for line in lines).encode()
 
@@ -115,17 +122,20 @@ class EnvPage(NamedTuple):
         if pid is None or lines is None:
             raise InvalidArgument("this is not an environment page")
         caps: list[CapEntry] = []
+        services: list[CapEntry] = []
         log = ""
         for line in lines:
             if line.startswith("cap "):
                 caps.append(CapEntry.parse(line))
+            elif line.startswith("env "):
+                services.append(CapEntry.parse(line))
             elif line.startswith("log "):
                 log = line[4:]
-        names = [cap.name for cap in caps]
-        fds = [fd for cap in caps for fd in cap.fds]
+        names = [("cap", cap.name) for cap in caps] + [("env", cap.name) for cap in services]
+        fds = [fd for cap in (*caps, *services) for fd in cap.fds]
         if len(set(names)) != len(names) or len(set(fds)) != len(fds):
             raise InvalidArgument("an environment page names a capability or a descriptor twice")
-        return cls(tuple(caps), log, pid)
+        return cls(tuple(caps), log, pid, tuple(services))
 
 
 def _number(text: str, limit: int) -> int:

@@ -5,6 +5,6 @@ when it is asked for, not by a signal when it is touched. What a dataspace is an
 ``dataspace`` and ``rm``; quotas are the business of the root task.
 """
 
-from l4re.factory.mem_alloc import MemAlloc
+from l4re.factory.mem_alloc import MemAlloc, MemoryInfo, process_allocator, use_allocator
 
-__all__ = ["MemAlloc"]
+__all__ = ["MemAlloc", "MemoryInfo", "process_allocator", "use_allocator"]

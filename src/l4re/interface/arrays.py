@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import numpy as np
 
 from l4re.dataspace import Dataspace
-from l4re.environment import env
 from l4re.errors import InvalidArgument, WrongType
+from l4re.factory import process_allocator
 from l4re.linux.memfd import Seal, get_seals
 from l4re.rights import MemAllocFlags, RmFlags
+from l4re.rm import process_map
 from l4re.wire.codecs import Codec, codec_for, name_of, shown
 from l4re.wire.scalars import U8, U64
 from l4re.wire.stream import Reader, Writer
@@ -111,7 +112,7 @@ class ArrayCodec(Codec):
 
 def _frozen(array: NDArray[Any]) -> Dataspace:
     """Return new memory with the elements of ``array``, which nobody can change any more."""
-    memory = env().mem_alloc.alloc(array.nbytes, flags=MemAllocFlags.SEALABLE, name="array")
+    memory = process_allocator().alloc(array.nbytes, flags=MemAllocFlags.SEALABLE, name="array")
     memory.write(0, array.reshape(-1).view(np.uint8).data)
     memory.freeze()
     return memory
@@ -126,7 +127,7 @@ def _attached(cap: object, size: int) -> memoryview:
             raise InvalidArgument(f"must be an array of {size} bytes, and {cap.size} arrived")
         if not get_seals(cap.fileno()) & Seal.WRITE:
             raise InvalidArgument("must be an array that nobody can change any more, and its memory is not frozen")
-        return memoryview(env().rm.attach(cap, flags=RmFlags.R))
+        return memoryview(process_map().attach(cap, flags=RmFlags.R))
 
 
 def array_codec(annotation: Any) -> Codec | None:

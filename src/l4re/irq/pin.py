@@ -8,12 +8,13 @@ once the socket is empty, too.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from l4re._native import leaf
 from l4re.errors import OutOfMemory
-from l4re.linux.fd import Fd, plenty_left, take
+from l4re.linux.ends import pipe, sockets
+from l4re.linux.fd import Fd, duplicate, plenty_left, take
+from l4re.linux.limit import exhausted
 from l4re.wire.port import PortKind, PortMessage
 
 __all__ = ["Family", "IrqSource", "Pin"]
@@ -33,7 +34,9 @@ class Pin:
 
     __slots__ = ("_derive", "_number", "_pipe", "counts", "family", "source", "watch")
 
-    def __init__(self, source: IrqSource, pipe: Fd, derive: Fd, *, counts: bool, family: Family | None = None) -> None:
+    def __init__(
+        self, source: IrqSource, pipe: Fd, derive: Fd | None, *, counts: bool, family: Family | None = None
+    ) -> None:
         self.source = source
         self.family = family or Family()
         self._pipe = pipe
@@ -53,12 +56,26 @@ class Pin:
         self.watch = loop.watch_pipe(self._pipe.fileno(), owner)
         self._number = self._pipe.detach()
 
-    def unwatched(self) -> None:
-        """Take the pipe back from its loop, with what is in it."""
-        if self.watch is not None:
-            self._pipe = Fd(os.dup(self._number), True)
-            self.watch.close()
-            self.watch = None
+    def spare(self) -> Fd | None:
+        """Return another descriptor of the pipe, if a loop has it.
+
+        Raises:
+            OutOfMemory: none is left.
+        """
+        return None if self.watch is None else duplicate(self._number, guarded=True)
+
+    def unwatched(self, pipe: Fd | None) -> bool:
+        """Take the pipe back from its loop, as `spare` gave it; whether a trigger was taken out and not handled.
+
+        New pins that it told of join the source.
+        """
+        if self.watch is None or pipe is None:
+            return False
+        self._pipe = pipe
+        self.watch.close()
+        triggered, _ = self.look()
+        self.watch = None
+        return triggered
 
     @property
     def pending(self) -> bool:
@@ -71,8 +88,9 @@ class Pin:
         """See what the loop found in the pipe: (it was triggered, the holder is gone). New pins join the source."""
         assert self.watch is not None
         triggered, control, end = self.watch.held()
-        for _ in range(MAX_QUEUED if control else 0):
+        for _ in range(MAX_QUEUED if control and self._derive is not None else 0):
             try:
+                assert self._derive is not None
                 said = leaf.recv(self._derive.fileno())
             except OSError:
                 return triggered, True  # more than any honest holder sends
@@ -105,7 +123,8 @@ class Pin:
         if self.watch is not None:
             self.watch.close()
         self._pipe.close()
-        self._derive.close()
+        if self._derive is not None:
+            self._derive.close()
 
 
 class Family:
@@ -151,6 +170,33 @@ class IrqSource:
         self._ever_held |= pin.counts
         pin.family.members += 1
 
+    def move(self, watch: Callable[[Pin], None]) -> bool:
+        """Let ``watch`` have each pin, those there are and those to come; whether a trigger is pending.
+
+        Whoever received before lets go of it. What that loop has taken out of a pipe and did not handle is put into
+        one of its own, which ends then.
+
+        Raises:
+            OutOfMemory: no descriptors are left for that; nothing changed.
+        """
+        pins = list(self.pins)
+        rest, again = pipe()
+        spares = [pin.spare() for pin in pins]
+        if self.on_detach is not None:
+            self.on_detach()
+        self.on_detach, self.on_added = None, watch
+        unhandled = [pin.unwatched(spare) for pin, spare in zip(pins, spares, strict=True)]
+        pending = any(unhandled) or any(pin.pending for pin in pins)
+        if any(unhandled):
+            again.notify()
+            self.add(Pin(self, rest, None, counts=False))
+        else:
+            rest.close()
+        again.close()
+        for pin in pins:
+            watch(pin)
+        return pending
+
     def remove(self, pin: Pin) -> None:
         """Drop a pin whose holder is gone."""
         if pin in self.pins:
@@ -166,20 +212,12 @@ class IrqSource:
         """
         if len(self.pins) >= MAX_PINS:
             raise OutOfMemory(f"this IRQ has {MAX_PINS} holders, no more are allowed")
+        read, trigger = pipe()
+        derive, end = sockets()
         try:
-            read, write = leaf.pipe()
+            self.add(Pin(self, read, end, counts=counts))
         except OSError as error:
-            raise OutOfMemory(f"cannot make a pipe for the IRQ: {error.strerror}") from error
-        pipe, trigger = Fd(read, True), Fd(write)
-        try:
-            client, server = leaf.channel()
-        except OSError as error:
-            raise OutOfMemory(f"cannot make a socket for the IRQ: {error.strerror}") from error
-        derive = Fd(client)
-        try:
-            self.add(Pin(self, pipe, Fd(server, True), counts=counts))
-        except OSError as error:
-            raise OutOfMemory(f"cannot watch one more holder of the IRQ: {error.strerror}") from error
+            raise exhausted("cannot watch one more holder of the IRQ", error) from error
         return trigger, derive
 
     def close(self) -> None:

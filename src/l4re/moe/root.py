@@ -9,15 +9,17 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from time import monotonic
 from types import FrameType
 
 from l4re._native import leaf
 from l4re.boot import Command, Grant, Task, launch
+from l4re.linux.cgroup import MemoryGroups
 from l4re.linux.packets import waker
 from l4re.linux.process import wait_any
 from l4re.log import Console, Multiplexer, Tag
+from l4re.moe.services import Services
 
 __all__ = ["Root", "Stopped"]
 
@@ -33,16 +35,31 @@ class Stopped(Exception):
 
 
 class Root:
-    """Starts programs, shows their output, waits for them. For one thread; only `stop` may come from elsewhere.
+    """Starts programs, serves them, shows their output, waits for them.
 
-    Leaving ``with`` ends every program that still runs and prints what is left to print.
+    For one thread; only `stop` may come from elsewhere. Leaving ``with`` ends every program that still runs and
+    prints what is left to print.
     """
 
     #: Seconds a program has after a signal was passed on.
     GRACE = 2.0
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(
+        self, console: Console | None = None, *, quota: int | None = None, memory_max: int | None = None
+    ) -> None:
+        """Let all programs together have ``quota`` bytes of memory: by default, what the machine or its cgroup has.
+
+        With ``memory_max`` the kernel holds them, too: all that they touch together, their interpreters and stacks
+        included, stays below that, and who needs more is killed.
+
+        Raises:
+            NotSupported: there is a ``memory_max``, and no cgroup v2 that is ours; `l4re doctor` says more.
+            InvalidArgument: a limit of 0 or less.
+        """
+        self._group = None if memory_max is None else MemoryGroups().make(memory_max)
         self._console = console or Console()
+        self._quota = quota
+        self._services: Services | None = None
         self._log = Multiplexer(self._console)
         self._running: list[Task] = []
         self._wake, self._waker = waker()
@@ -55,6 +72,13 @@ class Root:
         return self._console
 
     @property
+    def services(self) -> Services:
+        """What the programs are served; begun when it is first asked for."""
+        if self._services is None:
+            self._services = Services(quota=self._quota, log=self._log)
+        return self._services
+
+    @property
     def status(self) -> int:
         """The exit status of the first program that failed; 0 as long as none did."""
         return self._status
@@ -64,10 +88,33 @@ class Root:
         """The programs that nobody has seen end."""
         return tuple(self._running)
 
-    def start(self, command: Command, *, grants: Mapping[str, Grant], env: Mapping[str, str], log: Tag) -> Task:
-        """Start a program; errors are those of :func:`l4re.boot.launch`."""
+    def start(
+        self,
+        command: Command,
+        *,
+        grants: Mapping[str, Grant],
+        env: Mapping[str, str],
+        log: Tag,
+        services: Mapping[str, Grant] | None = None,
+    ) -> Task:
+        """Start a program; errors are those of :func:`l4re.boot.launch`.
+
+        It gets ``services``, and of those that are missing there its own factory.
+        """
         self.check()
-        task = launch(command, grants=grants, env=env, log=log, multiplexer=self._log)
+        given = dict(services or {})
+        with ExitStack() as ours:
+            if "mem_alloc" not in given:
+                given["mem_alloc"] = Grant(ours.enter_context(self.services.factory()))
+            task = launch(
+                command,
+                grants=grants,
+                services=given,
+                env=env,
+                log=log,
+                multiplexer=self._log,
+                group=self._group,
+            )
         self._running.append(task)
         return task
 
@@ -157,6 +204,10 @@ class Root:
     def close(self) -> None:
         """End every program that still runs, and print what is left to print."""
         self.end(signal.SIGKILL)
+        if self._services is not None:
+            self._services.close()
+        if self._group is not None:
+            self._group.close()
         self._log.close()
         self._wake.close()
         self._waker.close()

@@ -1,21 +1,19 @@
 """What a script holds: capabilities with the rights it means to give, and tasks.
 
-The rights of a handle matter only when the capability is handed to a program, and never add to what the
-capability itself carries.
+The rights of a handle matter only when the capability is handed on, and never add to what the capability itself
+carries. What it denotes is the world's business.
 """
 
 from __future__ import annotations
 
-from l4re.boot import Grant, Task
-from l4re.cap import Capability
-from l4re.errors import Closed, InvalidArgument
-from l4re.gate import Channel, Gate, Svr
-from l4re.rights import Rights
+from l4re.errors import InvalidArgument
+from l4re.ned.world import Denoted, Started
 
-__all__ = ["SERVER", "CapHandle", "TaskHandle", "mask_of"]
+__all__ = ["READ", "SERVER", "CapHandle", "TaskHandle", "mask_of"]
 
 _LETTERS = {"r": 4, "w": 1, "s": 2, "d": 8, "n": 16, "c": 32}
-_READ = 4
+#: What a handle always gives.
+READ = 4
 #: The bit of a mask that asks for the server's side of a channel.
 SERVER = 0x20
 _SVR_MASK = 0xEF
@@ -32,62 +30,56 @@ def mask_of(value: object) -> int:
             number = int(value.strip(), 0)
         except ValueError:
             number = sum({_LETTERS.get(letter.lower(), 0) for letter in value})
-        return number & 0xFF | _READ
+        return number & 0xFF | READ
     if isinstance(value, int | float) and not isinstance(value, bool) and int(value) == value:
-        return int(value) & 0xFF | _READ
+        return int(value) & 0xFF | READ
     raise InvalidArgument("bad argument #2 to 'm' (rights are letters such as 'rws', or a number)")
 
 
 class CapHandle:
-    """A capability in a script: of a channel, or one that this process was given."""
+    """A capability in a script: what it denotes, the rights to give, and its type if the script knows it."""
 
-    __slots__ = ("_object", "mask")
+    __slots__ = ("denoted", "mask", "type")
 
-    def __init__(self, held: Channel | Capability, mask: int) -> None:
-        self._object = held
+    def __init__(self, denoted: Denoted, mask: int = READ, type: str | None = None) -> None:
+        self.denoted = denoted
         self.mask = mask
+        #: The name of its interface, such as ``L4::Factory``.
+        self.type = type
 
     def with_mask(self, mask: int) -> CapHandle:
         """Return the same capability with other rights to give; itself if they are the same."""
-        return self if mask == self.mask else CapHandle(self._object, mask)
+        return self if mask == self.mask else CapHandle(self.denoted, mask, self.type)
+
+    def with_type(self, type: str) -> CapHandle:
+        """Return the same capability as one of that type."""
+        return self if type == self.type else CapHandle(self.denoted, self.mask, type)
 
     def svr(self) -> CapHandle:
         """Return a handle that gives the server's side, with all rights."""
         return self.with_mask(_SVR_MASK)
 
     @property
+    def server(self) -> bool:
+        """Whether it gives the server's side of a channel."""
+        return bool(self.mask & SERVER)
+
+    @property
     def valid(self) -> bool:
-        """Whether this process still holds the side that the handle gives."""
-        return not self._side().closed
-
-    def grant(self, name: str) -> Grant:
-        """Return what a program gets for it.
-
-        Raises:
-            Closed: this process does not hold it any more.
-        """
-        side = self._side()
-        if side.closed:
-            if isinstance(side, Svr):
-                raise Closed(f"caps.{name}: the server's side of this channel was given away already; it moves")
-            raise Closed(f"caps.{name}: this capability was dropped when the script had ended")
-        return Grant(side, Rights(self.mask & int(Rights.RWSD)))
-
-    def _side(self) -> Gate | Svr | Capability:
-        if isinstance(self._object, Channel):
-            return self._object.svr if self.mask & SERVER else self._object.gate
-        return self._object
+        """Whether what the handle gives is still there."""
+        return self.denoted.valid(self.mask)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, CapHandle) and self._object is other._object
+        return isinstance(other, CapHandle) and self.denoted is other.denoted
 
     def __hash__(self) -> int:
-        return id(self._object)
+        return id(self.denoted)
 
     def __str__(self) -> str:
+        kind = self.type or "void"
         if not self.valid:
-            return "L4::Cap<void>::Invalid"
-        return f"L4::Cap<void>[{self._side().fileno():#x}] r={self.mask & 15:x} f={self.mask >> 4:x}"
+            return f"L4::Cap<{kind}>::Invalid"
+        return f"L4::Cap<{kind}>[{self.denoted.address(self.mask):#x}] r={self.mask & 15:x} f={self.mask >> 4:x}"
 
 
 class TaskHandle:
@@ -95,7 +87,7 @@ class TaskHandle:
 
     __slots__ = ("killed", "number", "released", "task")
 
-    def __init__(self, number: int, task: Task) -> None:
+    def __init__(self, number: int, task: Started) -> None:
         self.number = number
         self.task = task
         self.released = False
@@ -116,4 +108,4 @@ class TaskHandle:
         return None if self.killed else self.task.returncode
 
     def __str__(self) -> str:
-        return f"L4::Task[{self.task.name} {self.task.pid}]"
+        return f"L4::Task[{self.task.name} {self.number}]"

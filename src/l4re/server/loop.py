@@ -22,6 +22,7 @@ from l4re.gate.gate import MAX_DATA, Answer
 from l4re.gate.threads import CallPath, enter, this_thread
 from l4re.interface import Later, WrongResult
 from l4re.linux.clock import deadline_after, nanoseconds_left
+from l4re.linux.ends import open_loop
 from l4re.linux.eventfd import EventFd
 from l4re.server.hooks import LoopHooks
 from l4re.server.lanes import Awaited, Job, Lanes, Workers
@@ -125,7 +126,7 @@ class RegistryServer:
             raise InvalidArgument(f"spin_us is a time from 0 on, not {spin_us!r}")
         self.limits = limits or Limits()
         self._env = env
-        self._leaf = leaf.open_loop(-1 if spin_us is None else spin_us)
+        self._leaf = open_loop(-1 if spin_us is None else spin_us)
         self._wakeup = _Wakeup(self._leaf)
         self.registry = ObjectRegistry(self)
         self.timeouts = TimeoutQueue(self._leaf)
@@ -308,6 +309,20 @@ class RegistryServer:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
             self._tasks = None
+
+    def post(self, function: Callable[[], None]) -> None:
+        """Have the loop's thread call ``function`` soon, in the order of posting; from any thread.
+
+        An exception it raises is logged. A server that is closed before has not called it.
+        """
+
+        def act() -> None:
+            try:
+                function()
+            except Exception as error:
+                log.error("%r: what was posted raised an exception", function, exc_info=error)
+
+        self._wakeup.post(act)
 
     def stop(self) -> None:
         """Make ``loop()`` return; from any thread, any handler, or before it runs."""

@@ -82,6 +82,7 @@ class ObjectRegistry:
             Exists: it has a handler already, or ``handler`` is registered.
             NotFound: the environment has nothing by that name.
             InvalidArgument: the name stands for something else.
+            OutOfMemory: no descriptors are left; nothing changed.
         """
         if not isinstance(handler, IrqHandler):
             raise TypeError(f"an IRQ handler derives from l4re.IrqHandler; {type(handler).__name__} does not")

@@ -39,21 +39,25 @@ if TYPE_CHECKING:
     from l4re.interface import Answer
     from l4re.irq import Semaphore
 
-__all__ = ["Factory", "FactoryServer", "Maker"]
+__all__ = ["Creator", "Factory", "FactoryServer", "Maker"]
 
 _PROTOCOL = Struct("=q")
 _T = TypeVar("_T")
 
 
-class Maker(Protocol):
-    """What makes objects: ``env.factory``, ``env.mem_alloc``, or something of yours."""
+class Creator(Protocol):
+    """What makes objects: ``env.factory``, ``env.user_factory``, a `Factory`, or something of yours."""
+
+    def create(self, protocol: int, *args: Varg) -> Capability | Channel:
+        """Return a new object; the caller owns it."""
+
+
+class Maker(Creator, Protocol):
+    """What makes objects and says which."""
 
     @property
     def kinds(self) -> Collection[int]:
         """The protocols of what it makes."""
-
-    def create(self, protocol: int, *args: Varg) -> Capability | Channel:
-        """Return a new object; the caller owns it."""
 
 
 class Factory(Interface):
@@ -77,7 +81,7 @@ class Factory(Interface):
         words = _PROTOCOL.pack(S64(protocol)) + pack_vargs(args)
         if len(words) > WORD_BYTES:
             raise MessageTooLong(size=len(words), limit=WORD_BYTES)
-        label, _, data, caps = self._l4_transact(self.protocol, words)
+        label, _, data, caps = self._l4_transact(Factory.protocol, words)
         if label < 0:
             raise error_from_code(label, data.decode("utf-8", "replace"))
         match caps:
