@@ -23,11 +23,11 @@ class Run:
     for in the rom folders: a file NAME, or NAME.py, which is run with this Python.
 
     What the programs print comes out line by line under their tags. Ctrl-C ends all of them. The exit status is
-    that of the first program that failed; 2 if the script could not be run.
+    that of the first program that failed; 2 if the script could not be run, 124 if the time was up.
     """
 
     name: ClassVar[str] = "run"
-    usage: ClassVar[str] = "l4re run SCRIPT [--rom DIR ...] [--quota SIZE] [--memory-max SIZE] [--no-color] [-- ARGS]"
+    usage: ClassVar[str] = "l4re run [OPTIONS] SCRIPT [--rom DIR ...] [-- ARGS]"
 
     @staticmethod
     def arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +40,40 @@ class Run:
             action="extend",
             default=[],
             help="where programs and modules are looked for, in this order (default: the script's own folder)",
+        )
+        parser.add_argument(
+            "-e",
+            "--execute",
+            metavar="STMT",
+            dest="statements",
+            action="append",
+            default=[],
+            help="run this statement before the script, or without one; several are run in order",
+        )
+        parser.add_argument(
+            "--env",
+            metavar="NAME=VALUE",
+            dest="variables",
+            type=_variable,
+            action="append",
+            default=[],
+            help="a variable in the environment of every program; what the script says comes first",
+        )
+        parser.add_argument(
+            "--timeout",
+            metavar="SECONDS",
+            type=_seconds,
+            help="end everything after so many seconds, with the exit status 124",
+        )
+        stay = parser.add_mutually_exclusive_group()
+        stay.add_argument(
+            "--exit",
+            dest="leave",
+            action="store_true",
+            help="be done with the script at its end: programs go on, exit handlers do not run",
+        )
+        stay.add_argument(
+            "--wait-and-exit", action="store_true", help="end once no program runs any more (this is what happens)"
         )
         parser.add_argument(
             "--quota",
@@ -64,7 +98,7 @@ class Run:
         script, rom = options.script, options.rom
         if script is None and len(rom) > 1:
             script = rom.pop()  # `l4re run --rom DIR SCRIPT`: the last word is the script
-        if script is None:
+        if script is None and not options.statements:
             options.parser.error("SCRIPT is missing")
         if options.words:
             options.parser.error(f"what is {options.words[0]!r}? Arguments for the script come behind --")
@@ -81,7 +115,16 @@ class Run:
             print(f"l4re: {error}", file=sys.stderr)
             return _MISUSED
         try:
-            status = run_script(script, rom=rom, arguments=words, root=root)
+            status = run_script(
+                script,
+                rom=rom,
+                arguments=words,
+                statements=options.statements,
+                environment=dict(options.variables),
+                leave=options.leave,
+                timeout=options.timeout,
+                root=root,
+            )
         except (ScriptError, L4Error) as error:
             print(f"l4re: {error}", file=sys.stderr)
             status = _MISUSED
@@ -91,6 +134,23 @@ class Run:
         finally:
             root.close()
         return status if console.error is None else leave_broken_output(console.error)
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no variable, as in NAME=VALUE")
+    return name, value
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: a number of seconds, as in 2.5")
+    return seconds
 
 
 def _size(text: str) -> int:
