@@ -83,11 +83,9 @@ class Services:
         """Serve an object and return the local capability, lent, which becomes a fresh one where it is handed out."""
         return self._server.registry.register_obj(obj)
 
-    def drop(self, obj: Served) -> None:
-        """Stop serving an object, and what was made through it."""
+    def forget(self, obj: Served) -> None:
+        """Stop serving an object."""
         self._server.registry.unregister_obj(obj)
-        if isinstance(obj, UserFactory):
-            obj.destroy()
 
     # ---- the end ----
 
