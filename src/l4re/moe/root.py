@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from time import monotonic
 from types import FrameType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from l4re._native import leaf
 from l4re.boot import Command, Grant, Task, launch
@@ -20,7 +20,11 @@ from l4re.linux.cgroup import MemoryGroups
 from l4re.linux.packets import waker
 from l4re.linux.process import wait_any
 from l4re.log import Console, Multiplexer, Tag
+from l4re.moe.pump import ConsolePump
 from l4re.moe.services import Services
+
+if TYPE_CHECKING:
+    from l4re.gate import Gate
 
 __all__ = ["Root", "Stopped"]
 
@@ -105,10 +109,12 @@ class Root:
         env: Mapping[str, str],
         log: Tag,
         services: Mapping[str, Grant] | None = None,
+        console: Gate | None = None,
     ) -> Task:
         """Start a program; errors are those of :func:`l4re.boot.launch`.
 
-        It gets ``services``, and of those that are missing there its own factory.
+        It gets ``services``, and of those that are missing there its own factory. What it prints goes to ``console``
+        (L4's ``Vcon``), which is lent; without one, or when nobody serves it any more, it comes out under ``log``.
         """
         self.check()
         given = dict(services or {})
@@ -121,7 +127,7 @@ class Root:
                 services=given,
                 env=env,
                 log=log,
-                multiplexer=self._log,
+                multiplexer=self._log if console is None else ConsolePump(console, self._log),
                 group=self._group,
             )
         self._running.append(task)
