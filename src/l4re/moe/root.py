@@ -88,7 +88,7 @@ class Root:
     def services(self) -> Services:
         """What the programs are served; begun when it is first asked for."""
         if self._services is None:
-            self._services = Services(quota=self._quota)
+            self._services = Services(quota=self._quota, log=self._log)
         return self._services
 
     @property

@@ -9,7 +9,7 @@ was made goes when nobody holds it.
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 from l4re.cap import Capability
 from l4re.dataspace import ToOwner
@@ -22,16 +22,15 @@ from l4re.errors import (
     OutOfRange,
 )
 from l4re.factory import MemoryInfo
-from l4re.interface import Served
 from l4re.interface.meta import Meta, answer_meta
 from l4re.linux.memfd import PAGE_SIZE
 from l4re.linux.watch import most_watched
+from l4re.log import Tag, colour_number
+from l4re.moe.made import Made, ProgramLog, ProgramNamespace, ProgramScheduler
 from l4re.moe.quota import Account
 from l4re.rights import MemAllocFlags
 from l4re.services.factory import FactoryServer
 from l4re.services.mem_alloc import MemoryFactory
-from l4re.services.namespace_server import NamespaceServer
-from l4re.services.scheduler import SchedulerServer
 from l4re.wire.protocols import Proto
 from l4re.wire.stream import Reader, Writer
 
@@ -46,10 +45,11 @@ __all__ = ["MAX_DEPTH", "MAX_OBJECTS", "UserFactory"]
 _OPCODE = Struct("=i")
 _INFO = Struct("=5Q")
 _MAX_NAME: Final = 200
+_MAX_TAG: Final = 32
 #: Names in one namespace.
 _NAMES: Final = 256
-#: Objects beside memory that one program may have made, and that somebody holds; a namespace counts for 16, since
-#: each of its names is a descriptor of the root. And how often a factory may be made by a factory.
+#: Objects beside memory that one program may have made, and that somebody holds; what holds
+#: descriptors of the root counts for more. And how often a factory may be made by a factory.
 MAX_OBJECTS: Final = 512
 MAX_DEPTH: Final = 32
 #: One program may have that part of what can be watched.
@@ -63,26 +63,7 @@ _NEVER: Final = {
 }
 
 
-class _Made(Served):
-    """An object that a program had made; it goes with its last holder."""
-
-    maker: UserFactory
-    #: How many objects it counts as, for the descriptors that it may hold.
-    weight: ClassVar[int] = 1
-
-    def on_orphaned(self) -> None:
-        self.maker.drop(self)
-
-
-class _Namespace(_Made, NamespaceServer):
-    weight = 16
-
-
-class _Scheduler(_Made, SchedulerServer):
-    pass
-
-
-class UserFactory(_Made, FactoryServer):
+class UserFactory(Made, FactoryServer):
     """One program's factory. It is called by the loop's thread only."""
 
     def __init__(self, services: Services, account: Account, *, maker: UserFactory | None = None) -> None:
@@ -93,11 +74,12 @@ class UserFactory(_Made, FactoryServer):
         self._within = maker
         self._program: UserFactory = self if maker is None else maker._program
         self._depth: int = 0 if maker is None else maker._depth + 1
-        self._made: set[_Made] = set()
+        self._made: set[Made] = set()
         self._makers_by_protocol = {
             int(Proto.DATASPACE): self._dataspace,
             int(Proto.NAMESPACE): self._namespace,
             int(Proto.FACTORY): self._factory,
+            int(Proto.LOG): self._log,
         }
         if maker is None:  # the CPUs are the root's to share out, not those of whoever has a share of the memory
             self._makers_by_protocol[int(Proto.SCHEDULER)] = self._scheduler
@@ -195,13 +177,20 @@ class UserFactory(_Made, FactoryServer):
 
     def _namespace(self, *args: Varg) -> Capability:
         """No arguments; upstream's do not mind some."""
-        return self._keep(_Namespace(entries=_NAMES, waiting=_NAMES))
+        return self._keep(ProgramNamespace(entries=_NAMES, waiting=_NAMES))
+
+    def _log(self, *args: Varg) -> Capability:
+        """A tag, and a colour as a number or a word; further ones say nothing here."""
+        tag, colour = (*args, None, None)[:2]
+        if not isinstance(tag, str) or not isinstance(colour, int | str | None):
+            raise InvalidArgument(f"a log is made with a tag and a colour, not with {args!r}")
+        return self._keep(ProgramLog(self._services.log.voice(Tag(tag[:_MAX_TAG], colour_number(colour)))))
 
     def _scheduler(self, *args: Varg) -> Capability:
         """Limit, offset, and masks of CPUs."""
-        return self._keep(_Scheduler.of(*args))
+        return self._keep(ProgramScheduler.of(*args))
 
-    def _keep(self, obj: _Made) -> Capability:
+    def _keep(self, obj: Made) -> Capability:
         """Serve a new object as long as somebody holds it, and this factory is there if it has an end."""
         obj.maker = self
         self._count(obj.weight)
@@ -231,7 +220,7 @@ class UserFactory(_Made, FactoryServer):
         else:
             self._services.forget(self)
 
-    def drop(self, obj: _Made) -> None:
+    def drop(self, obj: Made) -> None:
         """Stop serving an object that was made here, and whatever it holds or made."""
         if obj not in self._made:
             return
@@ -239,7 +228,7 @@ class UserFactory(_Made, FactoryServer):
         self._services.forget(obj)
         if isinstance(obj, UserFactory):
             obj.destroy()
-        elif isinstance(obj, NamespaceServer):
+        elif isinstance(obj, ProgramNamespace | ProgramLog):
             obj.close()
         self._count(-obj.weight)
 
