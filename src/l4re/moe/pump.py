@@ -98,4 +98,7 @@ class ConsolePump:
             except L4Error as error:
                 self._instead = self._multiplexer.add(log)
                 data = f"[the console of this program is gone: {error}]\n".encode() + data
-        os.write(self._instead.fileno(), data)
+        try:
+            os.write(self._instead.fileno(), data)
+        except OSError:  # the run is over, and nobody prints any more
+            pass

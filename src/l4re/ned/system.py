@@ -16,18 +16,19 @@ from l4re.errors import InvalidArgument, L4Error, NotFound, PeerGone, TryAgain
 from l4re.factory.kernel import KernelFactory
 from l4re.gate import Channel, Gate
 from l4re.interface import Meta
-from l4re.log import Tag
+from l4re.log import PLAIN, Tag
 from l4re.moe import Root
 from l4re.ned.rom import Rom
 from l4re.ned.rom_files import RomFiles
 from l4re.rights import NsFlags, Rights
-from l4re.services import Factory, Namespace, SchedulerServer
+from l4re.services import Factory, Namespace, SchedulerServer, VconServer
 from l4re.wire.protocols import Proto
 
 if TYPE_CHECKING:
+    from l4re.log.multiplexer import Voice
     from l4re.wire.vargs import Varg
 
-__all__ = ["System"]
+__all__ = ["System", "check_served"]
 
 _T = TypeVar("_T")
 #: What an object may say it is, and what scripts call that.
@@ -60,6 +61,11 @@ class System:
     def files(self) -> Gate:
         """The rom, as a namespace of read-only dataspaces."""
         return self.root.services.serve(RomFiles(self.rom), Rights.R)
+
+    @cached_property
+    def log(self) -> Gate:
+        """A console where the root's own lines come out."""
+        return self.root.services.serve(_OwnLog(self.root.services.log.voice(PLAIN)))
 
     # ---- objects ----
 
@@ -149,6 +155,17 @@ class System:
             log=log,
             console=console,
         )
+
+
+class _OwnLog(VconServer):
+    """What is written comes out line by line; there is nothing to read."""
+
+    def __init__(self, voice: Voice) -> None:
+        super().__init__(room=0)
+        self._voice = voice
+
+    def write(self, data: bytes) -> None:
+        self._voice.write(data)
 
 
 def check_served(channel: Channel) -> None:
