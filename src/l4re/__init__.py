@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         rpc,
     )
     from l4re.irq import Irq, IrqHandler, IrqMode, IrqMux, Semaphore
+    from l4re.ned.loader import Loader, LoaderTask
     from l4re.rm import Region, RegionMap
     from l4re.server import (
         Caller,
@@ -136,6 +137,7 @@ else:
                 *("cap_cast", "cap_dynamic_cast", "cap_reinterpret_cast", "Description", "describe"),
             ),
             "l4re.irq": ("Irq", "IrqHandler", "IrqMode", "IrqMux", "Semaphore"),
+            "l4re.ned.loader": ("Loader", "LoaderTask"),
             "l4re.rm": ("Region", "RegionMap"),
             "l4re.server": (
                 "Caller",
@@ -208,6 +210,8 @@ __all__ = [
     "L4Error",
     "Length",
     "Limits",
+    "Loader",
+    "LoaderTask",
     "Log",
     "LoopEnd",
     "LoopHooks",

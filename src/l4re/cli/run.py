@@ -6,21 +6,36 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 from l4re.cli.broken import leave_broken_output
+
+if TYPE_CHECKING:
+    from l4re.moe import Root
 
 __all__ = ["Run"]
 
 _MISUSED = 2
+
+
+class _More(TypedDict):
+    rom: Sequence[str]
+    arguments: Sequence[str]
+    environment: dict[str, str]
+    leave: bool
+    timeout: float | None
+    root: Root
+
+
 _UNITS = {unit: 1 << 10 * step for step, unit in enumerate(("", "K", "M", "G", "T"))}
 
 
 class Run:
     """Run a boot script and everything it starts, until all of it has ended.
 
-    SCRIPT is written in Lua, in the language of L4Re's loader ned. The programs it names as rom/NAME are looked
-    for in the rom folders: a file NAME, or NAME.py, which is run with this Python.
+    SCRIPT is written in Lua, in the language of L4Re's loader ned; or it is a *.py that uses l4re.Loader. The
+    programs it names as rom/NAME are looked for in the rom folders: a file NAME, or NAME.py, which is run with this
+    Python.
 
     What the programs print comes out line by line under their tags. Ctrl-C ends all of them. The exit status is
     that of the first program that failed; 2 if the script could not be run, 124 if the time was up.
@@ -105,8 +120,7 @@ class Run:
         from l4re.errors import L4Error
         from l4re.log import Console
         from l4re.moe import Root
-        from l4re.ned import ScriptError
-        from l4re.ned import run as run_script
+        from l4re.ned.errors import ScriptError
 
         console = Console(colours=None if options.color else False, on_broken=lambda: root.stop(signal.SIGPIPE))
         try:
@@ -115,16 +129,7 @@ class Run:
             print(f"l4re: {error}", file=sys.stderr)
             return _MISUSED
         try:
-            status = run_script(
-                script,
-                rom=rom,
-                arguments=words,
-                statements=options.statements,
-                environment=dict(options.variables),
-                leave=options.leave,
-                timeout=options.timeout,
-                root=root,
-            )
+            status = _run(script, rom, words, options, root)
         except (ScriptError, L4Error) as error:
             print(f"l4re: {error}", file=sys.stderr)
             status = _MISUSED
@@ -134,6 +139,26 @@ class Run:
         finally:
             root.close()
         return status if console.error is None else leave_broken_output(console.error)
+
+
+def _run(script: str | None, rom: Sequence[str], words: Sequence[str], options: argparse.Namespace, root: Root) -> int:
+    more: _More = {
+        "rom": rom,
+        "arguments": words,
+        "environment": dict(options.variables),
+        "leave": options.leave,
+        "timeout": options.timeout,
+        "root": root,
+    }
+    if script is not None and script.endswith(".py"):
+        from l4re.ned.python_script import run_python
+
+        if options.statements:
+            options.parser.error(f"-e takes Lua, and {script} is Python")
+        return run_python(script, **more)
+    from l4re.ned import run
+
+    return run(script, statements=options.statements, **more)
 
 
 def _variable(text: str) -> tuple[str, str]:

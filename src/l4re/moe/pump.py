@@ -6,7 +6,7 @@ import os
 import threading
 
 from l4re._native import leaf
-from l4re.errors import L4Error
+from l4re.errors import L4Error, PeerGone
 from l4re.gate import Gate
 from l4re.linux.fd import Fd
 from l4re.linux.packets import PacketReader, packet_pipe, waker
@@ -27,8 +27,12 @@ class ConsolePump:
     PATIENCE = 1.0
 
     def __init__(self, console: Gate, multiplexer: Multiplexer) -> None:
-        """Write to ``console``, which stays the caller's."""
-        self._gate = console.dup()
+        """Write to ``console``, which stays the caller's; one that nobody serves any more will do."""
+        self._gate: Gate | None = None
+        try:
+            self._gate = console.dup()
+        except PeerGone:
+            pass
         self._multiplexer = multiplexer
         self._reader = PacketReader()
         self._wake, self._waker = waker()
@@ -80,7 +84,8 @@ class ConsolePump:
             if end is not None:
                 end.close()
         self._reader.close()
-        self._gate.close()
+        if self._gate is not None:
+            self._gate.close()
 
     def _answer(self) -> None:
         with self._lock:
@@ -93,11 +98,13 @@ class ConsolePump:
     def _pass_on(self, data: bytes, log: Tag) -> None:
         if self._instead is None:
             try:
-                Vcon(self._gate).write(data)
-                return
-            except L4Error as error:
-                self._instead = self._multiplexer.add(log)
-                data = f"[the console of this program is gone: {error}]\n".encode() + data
+                if self._gate is not None:
+                    Vcon(self._gate).write(data)
+                    return
+            except L4Error:
+                pass
+            self._instead = self._multiplexer.add(log)
+            data = b"[nobody serves the console of this program any more]\n" + data
         try:
             os.write(self._instead.fileno(), data)
         except OSError:  # the run is over, and nobody prints any more

@@ -133,14 +133,19 @@ class Root:
         self._running.append(task)
         return task
 
-    def wait(self, task: Task) -> int:
+    def wait(self, task: Task, timeout: float | None = None) -> int:
         """Wait until ``task`` has ended and return its exit status.
 
         Raises:
+            TimeoutError: it still runs after ``timeout`` seconds.
             Stopped: the run is to end.
         """
+        until = None if timeout is None else monotonic() + timeout
         while task.returncode is None:
-            self._wait_for([task], None)
+            left = None if until is None else until - monotonic()
+            if left is not None and left < 0:
+                raise TimeoutError(f"{task!r}: not ended after {timeout} s")
+            self._wait_for([task], left)
             self.check()
         return self._ended(task)
 
@@ -223,8 +228,8 @@ class Root:
     def signals(self, *, timeout: float | None = None, raising: bool = False) -> Iterator[None]:
         """Let SIGINT, SIGTERM and SIGHUP stop the run, and ``timeout`` seconds that have passed.
 
-        In the main thread; elsewhere nothing changes. With ``raising`` they raise `Stopped` wherever the thread is:
-        for code that does not ask us.
+        In the main thread; elsewhere nothing changes. With ``raising`` the first of them raises `Stopped` wherever
+        the thread is: for code that does not ask us.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -232,7 +237,7 @@ class Root:
 
         def note(number: int, frame: FrameType | None) -> None:
             self.stop(number)
-            if raising:
+            if raising and len(self._stops) == 1:
                 raise Stopped(number)
 
         numbers = _SIGNALS if timeout is None else (*_SIGNALS, signal.SIGALRM)

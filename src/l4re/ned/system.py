@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from l4re.boot import Grant, Task
 from l4re.cap import Capability
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from l4re.log.multiplexer import Voice
     from l4re.wire.vargs import Varg
 
-__all__ = ["System", "check_served"]
+__all__ = ["System", "check_name", "check_served"]
 
 _T = TypeVar("_T")
+_MAX_NAME: Final = 16
 #: What an object may say it is, and what scripts call that.
 _TYPES = {Proto.FACTORY: "L4::Factory", Proto.NAMESPACE: "L4Re::Namespace"}
 
@@ -66,6 +67,10 @@ class System:
     def log(self) -> Gate:
         """A console where the root's own lines come out."""
         return self.root.services.serve(_OwnLog(self.root.services.log.voice(PLAIN)))
+
+    def is_log(self, cap: Capability) -> bool:
+        """Whether this is `log`, so that what goes there can be printed without asking anybody."""
+        return cap is self.__dict__.get("log")
 
     # ---- objects ----
 
@@ -145,7 +150,8 @@ class System:
         console = None
         if isinstance(log, Grant):
             console = _gate(log.cap)
-            given["log"] = log
+            if not console.gone:
+                given["log"] = log
             log = Tag(command.name)
         return self.root.start(
             command,
@@ -176,6 +182,19 @@ def check_served(channel: Channel) -> None:
     """
     if not (channel.svr.closed or channel.svr.bound):
         raise TryAgain("nobody was given the server's side of this channel yet: a call would wait without end")
+
+
+def check_name(name: object) -> str:
+    """Return the name of a capability in a script.
+
+    Raises:
+        InvalidArgument: a program cannot find one by that.
+    """
+    if not isinstance(name, str) or not name:
+        raise InvalidArgument(f"caps are names and capabilities; {name!r} is no name")
+    if len(name.encode(errors="replace")) > _MAX_NAME:
+        raise InvalidArgument(f"Capability name {name!r} too long (at most {_MAX_NAME} bytes)")
+    return name
 
 
 def _gate(cap: Capability) -> Gate:
