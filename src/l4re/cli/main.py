@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 
 from l4re.cli.bench import Bench
 from l4re.cli.broken import leave_broken_output
+from l4re.cli.check import Check
 from l4re.cli.doctor import Doctor
 from l4re.cli.env import ShowEnv
 from l4re.cli.run import Run
@@ -32,7 +33,7 @@ class Command(Protocol):
         """Do it; ``words`` are those behind ``--``. Returns the exit status."""
 
 
-COMMANDS: tuple[type[Command], ...] = (Run, ShowEnv, Doctor, Bench)
+COMMANDS: tuple[type[Command], ...] = (Run, Check, ShowEnv, Doctor, Bench)
 
 
 class _Version(argparse.Action):

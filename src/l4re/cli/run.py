@@ -80,6 +80,7 @@ class Run:
             type=_seconds,
             help="end everything after so many seconds, with the exit status 124",
         )
+        parser.add_argument("--dry-run", action="store_true", help="show what would be started, as `l4re check` does")
         stay = parser.add_mutually_exclusive_group()
         stay.add_argument(
             "--exit",
@@ -117,6 +118,8 @@ class Run:
             options.parser.error("SCRIPT is missing")
         if options.words:
             options.parser.error(f"what is {options.words[0]!r}? Arguments for the script come behind --")
+        if options.dry_run:
+            return _check(script, rom, words, options)
         from l4re.errors import L4Error
         from l4re.log import Console
         from l4re.moe import Root
@@ -139,6 +142,18 @@ class Run:
         finally:
             root.close()
         return status if console.error is None else leave_broken_output(console.error)
+
+
+def _check(script: str | None, rom: Sequence[str], words: Sequence[str], options: argparse.Namespace) -> int:
+    from l4re.cli.check import Check
+
+    if script is None or script.endswith(".py") or options.statements:
+        options.parser.error("--dry-run takes a script in Lua, and no statements")
+    parser = argparse.ArgumentParser()
+    Check.arguments(parser)
+    wanted = parser.parse_args([script, *(word for folder in rom for word in ("--rom", folder))])
+    wanted.parser, wanted.color = options.parser, options.color
+    return Check.run(wanted, words)
 
 
 def _run(script: str | None, rom: Sequence[str], words: Sequence[str], options: argparse.Namespace, root: Root) -> int:

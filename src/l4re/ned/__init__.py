@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 from l4re.on_demand import names_on_demand
 
 if TYPE_CHECKING:
+    from l4re.ned.errors import ScriptError
     from l4re.ned.loader import Loader, LoaderTask
     from l4re.ned.rom import Rom
-    from l4re.ned.script import ScriptError, run
+    from l4re.ned.script import run
 else:
     __getattr__, __dir__ = names_on_demand(
         globals(),
         {
+            "l4re.ned.errors": ("ScriptError",),
             "l4re.ned.loader": ("Loader", "LoaderTask"),
             "l4re.ned.rom": ("Rom",),
-            "l4re.ned.script": ("ScriptError", "run"),
+            "l4re.ned.script": ("run",),
         },
     )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["DBG", "MEM_ALLOC_FLAGS", "PROTO", "RIGHTS"]
+__all__ = ["TABLES"]
 
-PROTO: Final = {
+_PROTO: Final = {
     "Ipc_gate": 0,
     "Dataspace": 0x4000,
     "Namespace": 0x4001,
@@ -25,9 +25,9 @@ PROTO: Final = {
     "Semaphore": -20,
     "Iommu": -22,
 }
-RIGHTS: Final = {"w": 1, "s": 2, "r": 4, "d": 8, "n": 16, "c": 32, "ro": 4, "rw": 5, "rws": 7}
-MEM_ALLOC_FLAGS: Final = {"Continuous": 1, "Pinned": 2, "Super_pages": 4}
-DBG: Final = {
+_RIGHTS: Final = {"w": 1, "s": 2, "r": 4, "d": 8, "n": 16, "c": 32, "ro": 4, "rw": 5, "rws": 7}
+_MEM_ALLOC_FLAGS: Final = {"Continuous": 1, "Pinned": 2, "Super_pages": 4}
+_DBG: Final = {
     "Info": 1,
     "Warn": 2,
     "Boot": 4,
@@ -37,4 +37,11 @@ DBG: Final = {
     "Loader": 0x80,
     "Name_space": 0x400,
     "All": 0xFFFFFFFF,
+}
+TABLES: Final = {
+    "Proto": _PROTO,
+    "Rights": _RIGHTS,
+    "Dbg": _DBG,
+    "Mem_alloc_flags": _MEM_ALLOC_FLAGS,
+    "Ldr_flags": {"eager_map": 1, "all_segs_cow": 2, "pinned_segs": 4},
 }

@@ -1,7 +1,7 @@
-"""Running one boot script, and the system it starts.
+"""Running one boot script in Lua, against a world.
 
-The Lua side is ``l4.lua``. What it asks for comes here as plain values; what goes wrong goes back as a text, so
-that the script sees an error of its own line and may catch it.
+The Lua side is in the ``*.lua`` files beside this one. What it asks for comes here as plain values; what goes wrong
+goes back as a text and a code, so that the script sees an error of its own line and may catch it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from functools import wraps
 from importlib import resources
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import lupa.lua55 as lupa
 
-from l4re.errors import L4Error
+from l4re.errors import L4Error, errtostr
 from l4re.moe import Root, Stopped
 from l4re.ned import constants
+from l4re.ned.errors import ScriptError
 from l4re.ned.handles import CapHandle, TaskHandle, mask_of
 from l4re.ned.live import LiveWorld
+from l4re.ned.machine import Machine
 from l4re.ned.rom import Rom
 from l4re.ned.world import Program, World
 from l4re.wire.protocols import Proto
@@ -29,10 +31,10 @@ from l4re.wire.protocols import Proto
 __all__ = ["Ned", "ScriptError", "read_script", "run"]
 
 _BOM = b"\xef\xbb\xbf"
-
-
-class ScriptError(Exception):
-    """The script has a mistake; the text says where and what."""
+#: The Lua side, in the order of loading.
+_CHUNKS: Final = ("base", "capabilities", "tasks", "cpus", "loader", "dialects", "l4")
+_TYPES: Final = {Proto.FACTORY: "L4::Factory", Proto.NAMESPACE: "L4Re::Namespace"}
+_PARSE, _RUN = -22, -5
 
 
 def run(
@@ -96,8 +98,12 @@ def read_script(path: str) -> bytes:
     return b"--" + text if text.startswith(b"#") else text
 
 
+class _Served(BaseException):
+    """The script has become a server of commands, and all there was to serve has ended."""
+
+
 def _answers(function: Callable[..., object]) -> Callable[..., tuple[object, ...]]:
-    """Make a host function: (True, results...), or (False, text) for what the script may be told."""
+    """Make a host function: (True, results...), or (False, text, code) for what the script may be told."""
 
     @wraps(function)
     def host(self: Ned, *words: object) -> tuple[object, ...]:
@@ -105,9 +111,9 @@ def _answers(function: Callable[..., object]) -> Callable[..., tuple[object, ...
         try:
             result = function(self, *words)
         except L4Error as error:
-            return False, str(error)
+            return False, str(error), -int(error.code)
         except OSError as error:
-            return False, error.strerror or str(error)
+            return False, error.strerror or str(error), None
         return (True, *result) if isinstance(result, tuple) else (True, result)
 
     return host
@@ -116,40 +122,76 @@ def _answers(function: Callable[..., object]) -> Callable[..., tuple[object, ...
 class Ned:
     """One Lua state with the module L4 in it, speaking to one world. For one thread."""
 
-    def __init__(self, world: World, rom: Rom) -> None:
-        """Take the world, and the folders where a script's own modules lie."""
+    def __init__(
+        self,
+        world: World,
+        rom: Rom,
+        *,
+        machine: Machine | None = None,
+        only_planned: bool = False,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        """Take the world, and the folders where a script's own modules lie.
+
+        ``machine`` is what ``L4.Info`` tells, by default this one. With ``only_planned`` the script writes to no
+        file. ``warn`` is told what is odd and no mistake; by default that is printed.
+        """
         self._world = world
         self._rom = rom
+        self._only_planned = only_planned
+        self._warn = warn or _print_warning
         self._tasks: dict[int, TaskHandle] = {}
         self._numbers = count()
         #: How many errors of handlers were told and passed over.
         self.complaints = 0
         self._stopped: BaseException | None = None
-        self._methods: dict[type, dict[object, Any]] = {}
         self._lua: Any = lupa.LuaRuntime(
             unpack_returned_tuples=True,
             register_eval=False,
             register_builtins=False,
-            attribute_handlers=(self._attribute, _refuse),
+            attribute_handlers=(_refuse, _refuse),
         )
         self._lua.globals().python = None
-        names = ("start", "mode", "svr", "is_valid", "wait", "kill", "number", "new_channel", "print", "read_module")
-        host = {name: getattr(self, f"_{name}") for name in names}
-        host |= {"state": TaskHandle.state, "exit_code": TaskHandle.exit_code, "kind": _kind, "describe": _describe}
-        host |= {"compare": _compare, "complain": self._complain, "tick": self.tick, "stopped": self._is_stopped}
+        self._environment = dict(world.environment())
         table = self._lua.table_from
-        numbers = {
-            "Proto": table(constants.PROTO),
-            "Rights": table(constants.RIGHTS),
-            "Dbg": table(constants.DBG),
-            "Mem_alloc_flags": table(constants.MEM_ALLOC_FLAGS),
+        ned = self._lua.table()
+        ned.host = table(self._host())
+        ned.environment = table(self._environment)
+        ned.machine = self._machine(machine or Machine.here())
+        ned.debug_protocol = int(Proto.DEBUG)
+        ned.constants = table({name: table(numbers) for name, numbers in constants.TABLES.items()})
+        load = self._lua.eval("function(text, ned) return assert(load(text, '=l4', 't'))(ned) end")
+        for chunk in _CHUNKS:
+            module = load(resources.files("l4re.ned").joinpath(f"{chunk}.lua").read_bytes(), ned)
+        self._run, self._fire, self._execute = module.run, module.fire, module.execute
+        self._where = ned.where
+
+    def _host(self) -> dict[str, object]:
+        """Return the functions that the Lua side calls."""
+        asked = (
+            *("create", "query", "register", "unregister", "interface", "debug", "power", "serve"),
+            *("mode", "svr", "is_valid", "cast", "start", "wait", "kill", "number", "sleep", "print", "read_module"),
+        )
+        return {
+            **{name: getattr(self, f"_{name}") for name in asked},
+            "state": TaskHandle.state,
+            "exit_code": TaskHandle.exit_code,
+            "kind": _kind,
+            "type": _type,
+            "text": _text,
+            "describe": _describe,
+            "compare": _compare,
+            "error_text": _error_text,
+            "complain": self._complain,
+            "warn": self._warn,
+            "tick": self.tick,
+            "stopped": self._is_stopped,
+            "only_planned": self._is_only_planned,
         }
-        given = self._given = dict(world.environment())
-        load = self._lua.eval("function(text, ...) return assert(load(text, '=l4', 't'))(...) end")
-        text = resources.files("l4re.ned").joinpath("l4.lua").read_bytes()
-        module = load(text, table(host), table(numbers), table({**given, "__probe": self}))
-        self._run, self._fire = module.run, module.fire
-        self._methods = {CapHandle: dict(module.cap.items()), TaskHandle: dict(module.task.items())}
+
+    def _machine(self, machine: Machine) -> Any:
+        names = ("arch", "platform", "bits", "kernel")
+        return self._lua.table_from({name: getattr(machine, name) for name in names})
 
     def execute(self, text: bytes, name: str, arguments: Sequence[str] = ()) -> None:
         """Run the script, and tell the world when it has ended.
@@ -161,16 +203,20 @@ class Ned:
         words = self._lua.table_from(list(arguments))
         words[0] = name
         self._lua.globals().arg = words
+        stack = ""
         try:
             done = self._run(text, name, self._lua.table_from(list(arguments)))
         except lupa.LuaError as error:
-            done = (False, str(error))
+            done = (False, str(error), stack)
         finally:
             self._world.script_ended()
+        if isinstance(self._stopped, _Served):
+            self._stopped = None
+            return
         if self._stopped is not None:
             raise self._stopped
-        if done is not True and not done[0]:
-            raise ScriptError(str(done[1]))
+        if not done[0]:
+            raise ScriptError(str(done[1]), str(done[2] or ""))
 
     def state(self, text: str) -> None:
         """Run a statement, which is its own name in messages; a mistake is told and passed over.
@@ -181,10 +227,10 @@ class Ned:
         try:
             done = self._run(text.encode(), text, self._lua.table_from([]))
         except lupa.LuaError as error:
-            done = (False, str(error))
+            done = (False, str(error), "")
         if self._stopped is not None:
             raise self._stopped
-        if done is not True and not done[0]:
+        if not done[0]:
             self._complain(done[1])
             print("Error executing cmdline statement", file=sys.stderr, flush=True)
 
@@ -205,27 +251,52 @@ class Ned:
 
     def tick(self) -> None:
         """Let signals be seen; leave the script if the run is to end, however often it catches that."""
+        if self._stopped is not None:
+            raise self._stopped
         try:
             self._world.check()
         except BaseException as stop:
             self._stopped = stop
             raise
 
-    # ---- what Lua asks for ----
+    def where(self) -> str:
+        """Return the line of the script that is being run, as "FILE:LINE"."""
+        return str(self._where()).removesuffix(": ")
+
+    # ---- what Lua asks for: objects ----
 
     @_answers
-    def _start(
-        self, words: Any, names: Any, handles: Any, tag: str | None, colour: Any, keys: Any, values: Any
-    ) -> TaskHandle:
-        plain = tuple(str(word) for word in words.values())
-        caps = dict(zip(names.values(), handles.values(), strict=True))
-        variables = dict(zip(keys.values(), values.values(), strict=True))
-        tag = plain[0].rpartition("/")[2] if tag is None else tag
-        log = CapHandle(self._world.create(self._given["mem_alloc"].denoted, Proto.LOG, (tag, colour)))
-        task = self._world.start(Program(plain, caps, log, environment=variables))
-        handle = TaskHandle(next(self._numbers), task)
-        self._tasks[handle.number] = handle
-        return handle
+    def _create(self, factory: CapHandle, protocol: int, *words: int | str | None) -> CapHandle:
+        made = self._world.create(factory.denoted, protocol, words)
+        return CapHandle(made, type=_TYPES.get(Proto(protocol)) if protocol in _TYPES else None)
+
+    @_answers
+    def _query(self, namespace: CapHandle, name: str) -> CapHandle | None:
+        found = self._world.query(namespace.denoted, name)
+        return None if found is None else CapHandle(found)
+
+    @_answers
+    def _register(self, namespace: CapHandle, name: str, cap: CapHandle | None = None) -> None:
+        self._world.register(namespace.denoted, name, cap)
+
+    @_answers
+    def _unregister(self, namespace: CapHandle, name: str) -> None:
+        self._world.unregister(namespace.denoted, name)
+
+    @_answers
+    def _interface(self, cap: CapHandle) -> str | None:
+        name = self._world.interface(cap)
+        if name is None:
+            self._warn(f"{self.where()}: Capability {cap} does not support the meta protocol: it has no methods")
+        return name
+
+    @_answers
+    def _debug(self, cap: CapHandle, number: int) -> int:
+        return self._world.debug(cap.denoted, number)
+
+    @_answers
+    def _power(self, cap: CapHandle, what: str, argument: int) -> None:
+        self._world.power(cap.denoted, what, argument)
 
     @_answers
     def _mode(self, cap: CapHandle, value: object = None) -> object:
@@ -240,8 +311,42 @@ class Ned:
         return cap.valid
 
     @_answers
-    def _new_channel(self) -> CapHandle:
-        return CapHandle(self._world.create(self._given["factory"].denoted, Proto.NONE, ()))
+    def _cast(self, cap: CapHandle, type: str) -> CapHandle:
+        return cap.with_type(type)
+
+    # ---- programs ----
+
+    @_answers
+    def _start(
+        self,
+        words: Any,
+        names: Any,
+        caps: Any,
+        log: CapHandle,
+        fields: Any,
+        given: Any,
+        keys: Any,
+        values: Any,
+        numbers: Any,
+    ) -> TaskHandle:
+        services = dict(zip(fields.values(), given.values(), strict=True))
+        task = self._world.start(
+            Program(
+                words=tuple(words.values()),
+                caps=dict(zip(names.values(), caps.values(), strict=True)),
+                log=log,
+                services={field: cap for field, cap in services.items() if not self._is_default(field, cap)},
+                environment=dict(zip(keys.values(), values.values(), strict=True)),
+                numbers=dict(numbers.items()),
+            )
+        )
+        handle = TaskHandle(next(self._numbers), task)
+        self._tasks[handle.number] = handle
+        return handle
+
+    def _is_default(self, field: str, cap: CapHandle) -> bool:
+        usual = self._environment.get({"mem": "mem_alloc", "rm_fab": "mem_alloc"}.get(field, field))
+        return usual == cap and usual.mask == cap.mask
 
     @_answers
     def _wait(self, handle: TaskHandle) -> tuple[object, ...]:
@@ -268,6 +373,36 @@ class Ned:
     def _number(self, handle: TaskHandle) -> tuple[object, ...]:
         return handle.number, handle.released or handle.task.returncode is not None, handle.code()
 
+    def _release(self, handle: TaskHandle) -> int:
+        handle.released = True
+        self._tasks.pop(handle.number, None)
+        return handle.number
+
+    # ---- the rest ----
+
+    @_answers
+    def _sleep(self, seconds: float) -> None:
+        try:
+            self._world.sleep(max(0.0, float(seconds)))
+        except Stopped as stop:
+            self._stopped = stop
+            raise
+
+    @_answers
+    def _serve(self, channel: CapHandle) -> None:
+        self._world.serve(channel, self._command)
+        self.serve()
+        self._stopped = _Served()
+        raise self._stopped
+
+    def _command(self, text: str) -> tuple[int, str]:
+        """Run a text that came over the channel of ``server_loop``."""
+        code, result = self._execute(text)
+        if code:
+            what = {_PARSE: "parse", _RUN: "execute"}[code]
+            print(f"lua couldn't {what} '{text}': {result}.", file=sys.stderr, flush=True)
+        return int(code), str(result)
+
     @_answers
     def _print(self, text: str) -> None:
         self._world.print(text)
@@ -282,11 +417,6 @@ class Ned:
         except ScriptError:
             return (None, None)
 
-    def _release(self, handle: TaskHandle) -> int:
-        handle.released = True
-        self._tasks.pop(handle.number, None)
-        return handle.number
-
     def _complain(self, message: object) -> None:
         self.complaints += 1
         print(f"lua error: {message}.", file=sys.stderr, flush=True)
@@ -294,18 +424,32 @@ class Ned:
     def _is_stopped(self) -> bool:
         return self._stopped is not None
 
-    def _attribute(self, held: object, name: object) -> object:
-        # Plain dictionaries: lupa mixes up the stack when a Lua table is indexed while Lua asks for an attribute.
-        methods = self._methods.get(type(held))
-        return None if methods is None else methods.get(name)
+    def _is_only_planned(self) -> bool:
+        return self._only_planned
 
 
-def _refuse(held: object, name: object, value: object) -> None:
-    raise AttributeError(f"cannot set {name!r} of a {_kind(held)}")
+def _refuse(held: object, name: object, value: object = None) -> object:
+    raise AttributeError(f"no script reaches {name!r} of a {_kind(held)}")
+
+
+def _print_warning(text: str) -> None:
+    print(f"l4re: {text}", file=sys.stderr, flush=True)
 
 
 def _kind(value: object) -> str:
     return "cap" if isinstance(value, CapHandle) else "task" if isinstance(value, TaskHandle) else "other"
+
+
+def _type(cap: CapHandle) -> str | None:
+    return cap.type
+
+
+def _text(value: object) -> str:
+    return str(value) if isinstance(value, CapHandle | TaskHandle) else "host function"
+
+
+def _error_text(code: int) -> str:
+    return errtostr(code) or "error"
 
 
 def _compare(one: object, other: object) -> int:
