@@ -151,7 +151,8 @@ def _check(script: str | None, rom: Sequence[str], words: Sequence[str], options
         options.parser.error("--dry-run takes a script in Lua, and no statements")
     parser = argparse.ArgumentParser()
     Check.arguments(parser)
-    wanted = parser.parse_args([script, *(word for folder in rom for word in ("--rom", folder))])
+    folders = [word for folder in rom for word in ("--rom", folder)]
+    wanted = parser.parse_args([str(script), *folders])
     wanted.parser, wanted.color = options.parser, options.color
     return Check.run(wanted, words)
 

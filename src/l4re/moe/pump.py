@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
 from l4re._native import leaf
 from l4re.errors import L4Error, PeerGone
 from l4re.gate import Gate
 from l4re.linux.fd import Fd
-from l4re.linux.packets import PacketReader, packet_pipe, waker
+from l4re.linux.packets import PacketReader, packet_pipe, waker, write_packet
 from l4re.log import Multiplexer, Tag
 from l4re.services.vcon import Vcon
 
@@ -106,6 +105,6 @@ class ConsolePump:
             self._instead = self._multiplexer.add(log)
             data = b"[nobody serves the console of this program any more]\n" + data
         try:
-            os.write(self._instead.fileno(), data)
-        except OSError:  # the run is over, and nobody prints any more
+            write_packet(self._instead.fileno(), data)
+        except BrokenPipeError:  # the run is over, and nobody prints any more
             pass
