@@ -147,7 +147,7 @@ def _promises() -> Iterator[Promise]:
             yield Promise(what, honest, 0.9, 1, at_least=True)
     for case in ("6 MiB", "64 MiB"):
         copied = Key("copy-in", case, "", "one", OURS)
-        yield _no_slower(f"copy of {case}", copied, "copy_file_range", 1.2)
+        yield _no_slower(f"copy of {case}", copied, "copy_file_range", 1.3)
     for than in ("memfd+mmap", "SharedMemory"):
         copied = Key("copy-in", "64 MiB, to new memory", "", "one", OURS)
         yield _no_slower("copy of 64 MiB to new memory", copied, than, 1)

@@ -46,6 +46,7 @@ PAGES = (
 #: Not in `l4re` itself, but reached through what is.
 MORE = {
     "Answered": "interface",
+    "Detached": "rm",
     "FileDataspacesStats": "dataspace.files",
     "KernelFactory": "factory.kernel",
     "Maker": "services",

@@ -6,7 +6,7 @@ and nothing else. A program starts with :func:`env`: what its parent gave it.
 
 from typing import TYPE_CHECKING
 
-from l4re.cap import Capability
+from l4re.cap import Capability, SharedCap, UniqueCap
 from l4re.environment import Env, env
 from l4re.errors import (
     AccessDenied,
@@ -42,7 +42,7 @@ from l4re.errors import (
 from l4re.gate import Channel, Gate, Message, Svr, new_channel
 from l4re.log import Log
 from l4re.on_demand import names_on_demand
-from l4re.rights import DsFlags, MemAllocFlags, NsFlags, Rights, RmFlags
+from l4re.rights import DetachResult, DsFlags, MemAllocFlags, NsFlags, Rights, RmFlags
 from l4re.wire.tag import Tag
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     )
     from l4re.irq import Irq, IrqHandler, IrqMode, IrqMux, Semaphore
     from l4re.ned.loader import Loader, LoaderTask
-    from l4re.rm import Region, RegionMap
+    from l4re.rm import Area, Region, RegionMap
     from l4re.server import (
         Caller,
         Limits,
@@ -95,18 +95,32 @@ if TYPE_CHECKING:
         TimeoutQueue,
     )
     from l4re.services import (
+        AxisInfo,
         DataspaceServer,
+        Event,
+        EventBuffer,
+        EventCodes,
+        EventServer,
+        EventStreamInfo,
         Factory,
         FactoryServer,
         Icu,
         IcuInfo,
         IcuServer,
+        Inhibitor,
+        InhibitorServer,
+        InputEvent,
+        LockInfo,
         Namespace,
         NamespaceEntry,
         NamespaceServer,
         Parent,
         ParentServer,
         Placement,
+        Random,
+        RandomServer,
+        RemoteAccess,
+        RemoteAccessServer,
         RemoteDataspace,
         Resolved,
         Scheduler,
@@ -138,7 +152,7 @@ else:
             ),
             "l4re.irq": ("Irq", "IrqHandler", "IrqMode", "IrqMux", "Semaphore"),
             "l4re.ned.loader": ("Loader", "LoaderTask"),
-            "l4re.rm": ("Region", "RegionMap"),
+            "l4re.rm": ("Area", "Region", "RegionMap"),
             "l4re.server": (
                 "Caller",
                 "Limits",
@@ -159,6 +173,9 @@ else:
                 *("DataspaceServer", "RemoteDataspace", "Window"),
                 *("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
                 *("Namespace", "NamespaceEntry", "NamespaceServer", "Resolved"),
+                *("AxisInfo", "Event", "EventBuffer", "EventCodes", "EventServer", "EventStreamInfo", "InputEvent"),
+                *("Inhibitor", "InhibitorServer", "LockInfo", "Random", "RandomServer"),
+                *("RemoteAccess", "RemoteAccessServer"),
                 *("Parent", "ParentServer", "Vcon", "VconAttr", "VconInput", "VconServer"),
                 *("Placement", "Scheduler", "SchedulerInfo", "SchedulerServer"),
             ),
@@ -171,8 +188,12 @@ else:
     )
 
 __all__ = [
+    "SharedCap",
+    "UniqueCap",
     "AccessDenied",
     "AddressNotAvailable",
+    "Area",
+    "AxisInfo",
     "BadProtocol",
     "Busy",
     "Caller",
@@ -183,10 +204,16 @@ __all__ = [
     "DataspaceInfo",
     "DataspaceServer",
     "Description",
+    "DetachResult",
     "DsFlags",
     "Env",
     "Epiface",
     "Err",
+    "Event",
+    "EventBuffer",
+    "EventCodes",
+    "EventServer",
+    "EventStreamInfo",
     "Exists",
     "Factory",
     "FactoryServer",
@@ -197,6 +224,9 @@ __all__ = [
     "Icu",
     "IcuInfo",
     "IcuServer",
+    "Inhibitor",
+    "InhibitorServer",
+    "InputEvent",
     "Interface",
     "InvalidArgument",
     "Iostream",
@@ -212,6 +242,7 @@ __all__ = [
     "Limits",
     "Loader",
     "LoaderTask",
+    "LockInfo",
     "Log",
     "LoopEnd",
     "LoopHooks",
@@ -245,12 +276,16 @@ __all__ = [
     "PortTree",
     "Proto",
     "QueuedTimeout",
+    "Random",
+    "RandomServer",
     "ReceiveItem",
     "Received",
     "ReceivedItem",
     "Region",
     "RegionMap",
     "RegistryServer",
+    "RemoteAccess",
+    "RemoteAccessServer",
     "RemoteDataspace",
     "Reply",
     "ReplyDropped",

@@ -11,7 +11,7 @@ from enum import IntFlag
 
 from l4re.errors import InvalidArgument
 
-__all__ = ["DsFlags", "MemAllocFlags", "NsFlags", "Rights", "RmFlags"]
+__all__ = ["DetachResult", "DsFlags", "MemAllocFlags", "NsFlags", "Rights", "RmFlags"]
 
 _LETTERS = (("r", 4), ("w", 1), ("s", 2), ("d", 8))
 
@@ -106,6 +106,19 @@ class RmFlags(IntFlag):
     EAGER_MAP = 0x8_0000
     NO_EAGER_MAP = 0x10_0000
     ATTACH_MASK = 0x1F_0000
+
+
+class DetachResult(IntFlag):
+    """What became of the region that a range was detached from (``L4Re::Rm::Detach_result``).
+
+    It went as a whole, lost an end, or lost its middle; ``DETACH_AGAIN`` beside that: the range hits another one.
+    """
+
+    DETACHED_DS = 0
+    KEPT_DS = 1
+    SPLIT_DS = 2
+    RESULT_MASK = 3
+    DETACH_AGAIN = 4
 
 
 class MemAllocFlags(IntFlag):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import gc
@@ -349,7 +350,7 @@ def test_a_copy_is_exact_and_what_was_never_written_costs_nothing(
 
 
 def test_reserved_memory_is_copied_as_the_zeros_it_is_and_stays_reserved() -> None:
-    with alloc(64 * PAGE, flags=MemAlloc.F.PINNED) as pinned, alloc(64 * PAGE) as ds:
+    with alloc(2 << 20, flags=MemAlloc.F.PINNED) as pinned, alloc(2 << 20) as ds:
         ds.copy_in(0, pinned, 0, pinned.size)
         assert memfd.reserved(ds.fileno()) == 0
         pinned.write(0, b"x" * pinned.size)
@@ -422,6 +423,84 @@ def test_readers_of_an_older_kernel_learn_that_they_cannot_reserve(monkeypatch: 
 
 
 # ---- when it runs out ----
+
+
+def small_memory(folder: Path, size: int) -> str:
+    """Mount a tmpfs that only this process sees, and that ends with it; return why that cannot be done."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_user, new_mounts, private_tree = 0x1000_0000, 0x2_0000, 0x4000 | 0x4_0000
+    user, group = os.getuid(), os.getgid()
+    if libc.unshare(new_mounts if user == 0 else new_user | new_mounts):
+        return os.strerror(ctypes.get_errno())
+    if user:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+            Path("/proc/self", name).write_text(text)
+    for source, target, kind, flags, options in (
+        (b"none", b"/", None, private_tree, None),
+        (b"tmpfs", os.fsencode(folder), b"tmpfs", 0, b"size=%d" % size),
+    ):
+        if libc.mount(source, target, kind, ctypes.c_ulong(flags), options):
+            return os.strerror(ctypes.get_errno())
+    return ""
+
+
+@pytest.mark.processes
+def test_memory_that_runs_out_is_out_of_memory_and_comes_back(start: Callable[..., Child], tmp_path: Path) -> None:
+    """In a file system of 1 MiB, since nobody wants to see all of the machine's memory gone."""
+
+    def small(link: Link) -> None:
+        if why := small_memory(tmp_path, 1 << 20):
+            return link.say(why)
+
+        def memory(size: int) -> Dataspace:
+            fd = os.open(tmp_path, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC)
+            os.truncate(fd, size)
+            return Dataspace(Fd(fd), size)
+
+        with memory(4 << 20) as ds:
+            data = os.urandom(700 << 10)
+            uses: list[Callable[[], None]] = [
+                lambda: ds.write(0, data * 2),
+                lambda: ds.allocate(0, ds.size),
+                lambda: _fill(ds, data),
+            ]
+            for use in uses:
+                with pytest.raises(OutOfMemory, match="No space left"):
+                    use()
+            assert memfd.reserved(ds.fileno()) == 1 << 20
+            assert ds.read(0, len(data)) == data
+        with memory(4 << 20) as ds:  # it came back
+            ds.allocate(0, 1 << 19)
+            for at in (1 << 20, 2 << 20):
+                with pytest.raises(OutOfMemory, match="could not reserve"):
+                    ds.allocate(at, (1 << 19) + PAGE)
+                assert memfd.reserved(ds.fileno()) == 1 << 19
+            ds.allocate(2 << 20, 1 << 19)
+            ds.write(0, data[: 1 << 19])
+        with memory(len(data)) as source, memory(len(data)) as ds:
+            source.write(0, data)
+            with pytest.raises(OutOfMemory, match=f"no memory for {len(data)} bytes"):
+                ds.copy_in(0, source, 0, len(data))
+            part = memfd.reserved(ds.fileno())
+            assert 0 < part < len(data)
+            assert ds.read(0, part // 2) == data[: part // 2]
+        with memory(len(data)) as ds, alloc(len(data)) as source:
+            source.write(0, data)
+            assert ds.copy_in(0, source, 0, len(data)) == len(data)
+            assert ds.read(0, len(data)) == data
+        return link.say("recovered")
+
+    child = start(small)
+    said = child.hear()
+    child.end()
+    if said != "recovered":
+        pytest.skip(f"no file system of one's own: {said}")
+
+
+def _fill(ds: Dataspace, data: bytes) -> None:
+    ds.clear(0, 1 << 40)
+    ds.write(0, data)
+    ds.write(2 << 20, data)
 
 
 @pytest.mark.processes

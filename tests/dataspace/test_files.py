@@ -195,7 +195,7 @@ def test_what_may_not_be_read_is_denied(start: Callable[..., Child]) -> None:
 def test_a_file_that_takes_more_than_there_is_is_out_of_memory(files: FileDataspaces, path: Path) -> None:
     before = descriptors()
     os.truncate(path, 1 << 42)
-    with pytest.raises(OutOfMemory, match=f"{1 << 42} bytes, .* can give [0-9]+"):
+    with pytest.raises(OutOfMemory, match=f"wanted {1 << 42} bytes .* can give [0-9]+"):
         files.open(path)
     assert descriptors() == before
     path.write_bytes(TEXT)

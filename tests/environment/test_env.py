@@ -233,3 +233,34 @@ def test_a_program_of_a_run_allocates_from_the_root(tmp_path: Path) -> None:
         "it      | mine 100000 102400",
         "it      | wanted 12288 bytes, 8192 are left of a quota of 8192",
     ]
+
+
+class Screen(l4re.VconServer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = b""
+
+    def write(self, data: bytes) -> None:
+        self.text += data
+
+
+class Diary(l4re.ParentServer):
+    def __init__(self) -> None:
+        self.said: list[int] = []
+
+    def exited(self, status: int) -> None:
+        self.said.append(status)
+
+
+@pytest.mark.processes
+def test_log_and_parent_are_whoever_the_parent_says(capfd: pytest.CaptureFixture[str]) -> None:
+    code = "import l4re; e = l4re.env(); e.log.print('to the screen'); e.parent.signal(0, 7); print('to the terminal')"
+    with l4re.RegistryServer() as server:
+        screen, diary = Screen(), Diary()
+        services = {"log": server.registry.register_obj(screen), "parent": server.registry.register_obj(diary)}
+        with Running(server), l4re.spawn([sys.executable, "-c", code], services=services) as task:
+            assert task.wait(60) == 0
+    assert screen.text == b"to the screen\n"
+    assert diary.said == [7]
+    assert capfd.readouterr().out == "to the terminal\n"
+    Env().parent.signal(0, 7)

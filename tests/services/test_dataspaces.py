@@ -136,6 +136,18 @@ def test_w_on_the_gate_is_not_w_on_the_memory(rm: RegionMap, memory: Dataspace) 
             assert region.dataspace.enforcement == "sealed"
 
 
+def test_memory_whose_seals_are_still_open_is_shared_read_only(rm: RegionMap) -> None:
+    with (
+        alloc(PAGE, flags=MemAlloc.F.SEALABLE) as memory,
+        served(DataspaceServer(memory)) as remote,
+        remote.attach(rm, flags=RmFlags.R) as region,
+    ):
+        with pytest.raises(PermissionDenied, match="SEALABLE"):
+            remote.attach(rm, flags=RmFlags.RW)
+        memory.freeze()
+        assert region.dataspace.enforcement == "sealed"
+
+
 def test_a_fixed_address_and_an_alignment_reach_the_region_map(rm: RegionMap, memory: Dataspace) -> None:
     with served(DataspaceServer(memory)) as remote:
         with remote.attach(rm, align=21) as region:
@@ -179,6 +191,19 @@ def test_a_part_that_takes_several_windows_is_attached_one_by_one(rm: RegionMap)
         assert descriptors() == before
         with remote.attach(rm, PAGE, offset=PAGE) as region:
             assert bytes(region)[:6] == b"page 1"
+        rest = remote.windows(PAGE, 2 * PAGE)
+        assert [next(rest).size, next(rest).size] == [PAGE, PAGE - 5]
+        with pytest.raises(OutOfRange, match=f"ends after {3 * PAGE - 5} bytes"):
+            next(rest)
+        with pytest.raises(OutOfRange, match="behind the last page"):
+            list(remote.windows(3 * PAGE))
+
+
+def test_what_is_not_all_inside_is_not_attached(rm: RegionMap, memory: Dataspace) -> None:
+    with served(DataspaceServer(memory)) as remote:
+        for size in (SIZE + 1, 4 * PAGE, 1 << 40):
+            with pytest.raises(OutOfRange, match=f"{SIZE} of {size} bytes"):
+                remote.attach(rm, size)
 
 
 class Copier(DataspaceServer):
@@ -394,13 +419,13 @@ def test_an_answer_without_memory_or_with_less_rights_is_an_error(memory: Datasp
             remote.window(0, PAGE, flags=DsFlags.R)
 
 
-@pytest.mark.parametrize("answer", [None, "window", 0])
+@pytest.mark.parametrize("answer", [None, (0, SIZE), (0, PAGE + 1), (0, 7), (0, PAGE - 1), 0])
 def test_a_map_that_returns_something_else_is_a_bug_of_the_server(
     memory: Dataspace, answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Wrong(DataspaceServer):
         def map(self, offset: int, size: int, flags: DsFlags, rights: Rights) -> Window:
-            made: Window = Window(memory, 0, SIZE) if answer == "window" else answer
+            made: Window = Window(memory, *answer) if isinstance(answer, tuple) else answer
             return made
 
     with served(Wrong(memory)) as remote, pytest.raises(ServerError, match=r"Wrong.map must return a Window"):

@@ -15,13 +15,11 @@ from l4re._native import leaf
 from l4re.cap import Capability, Export, register_kind
 from l4re.errors import (
     AccessDenied,
-    AddressNotAvailable,
     Busy,
     Closed,
     InvalidArgument,
     L4Error,
     NotSupported,
-    OutOfMemory,
     OutOfRange,
     PermissionDenied,
 )
@@ -386,8 +384,7 @@ class Dataspace(Capability, leaf.Memory):
             if not size:
                 return
             most = min(size, max(0, self._size - memfd.reserved(fd.fileno())))  # a part may be there
-            if (there := _gauge.missing(most)) is not None:
-                raise OutOfMemory(f"wanted {most} bytes of memory, this machine or its cgroup can give {there}")
+            _gauge.charge(most)
             (memfd.reserve if self._writable else memfd.populate)(fd.fileno(), size, offset)
         finally:
             del fd
@@ -439,15 +436,20 @@ class Dataspace(Capability, leaf.Memory):
         addr: int = 0,
         align: int = 12,
         eager: bool = False,
+        private: bool = False,
+        host: Mapping | None = None,
+        search: bool = False,
     ) -> M:
         """Map a part into this address space: the step below ``attach``, which keeps the books.
 
-        Without ``size``: up to the end. ``writable`` None maps with the rights there are. ``addr`` 0 searches.
+        Without ``size``: up to the end. ``writable`` None maps with the rights there are. ``addr`` 0 searches. What is
+        written to a ``private`` mapping stays there. A ``host`` is a mapping without memory that this one replaces a
+        part of, at ``addr``, or with ``search`` at the first free address from there.
 
         Raises:
-            PermissionDenied: ``writable`` without W, or sealed.
+            PermissionDenied: ``writable`` without W, or sealed, and not ``private``.
             OutOfRange: the part is not all inside.
-            AddressNotAvailable: something is there, or the kernel does not give this address out.
+            AddressNotAvailable: something is there, the kernel does not give this address out, or the host is full.
             OutOfMemory: no address space or no slot for one more mapping.
         """
         fd = self._use()
@@ -464,42 +466,38 @@ class Dataspace(Capability, leaf.Memory):
                 raise OutOfRange(
                     f"{size} bytes from offset {offset} reach beyond the end of a dataspace of {self._size} bytes"
                 )
+            huge = self._hints.huge
+            if private:
+                try:
+                    return kind(fd.fileno(), size, offset, bool(writable), addr, align, eager, huge, True, host, search)
+                except OSError as error:
+                    raise maps.refusal(error, size, addr) from error
             if writable and not self._writable:
                 raise PermissionDenied(wanted=Rights.RW, held=Rights.R)
             if self._writable and writable is not False:
                 try:
-                    return kind(fd.fileno(), size, offset, True, addr, align, eager, self._hints.huge)
+                    return kind(fd.fileno(), size, offset, True, addr, align, eager, huge, False, host, search)
                 except PermissionError as error:
-                    if writable or not memfd.get_seals(fd.fileno()) & _ANY_WRITE:
-                        self._explain_map(fd.fileno(), error, size, True, addr)
+                    seals = memfd.get_seals(fd.fileno()) & _ANY_WRITE
+                    if not seals:
+                        raise maps.refusal(error, size, addr) from error
+                    if writable:
+                        raise PermissionDenied(_sealed_text(seals), wanted=Rights.RW, held=Rights.R) from error
                 except OSError as error:
-                    self._explain_map(fd.fileno(), error, size, True, addr)
+                    raise maps.refusal(error, size, addr) from error
             # Through a read-only descriptor, so that nothing can make the pages writable later.
             try:
                 reader = self.ro._use()
             except NotSupported:
                 reader = fd
             try:
-                return kind(reader.fileno(), size, offset, False, addr, align, eager, self._hints.huge)
+                return kind(reader.fileno(), size, offset, False, addr, align, eager, huge, False, host, search)
             except OSError as error:
-                self._explain_map(reader.fileno(), error, size, False, addr)
+                raise maps.refusal(error, size, addr) from error
             finally:
                 del reader
         finally:
             del fd
-
-    def _explain_map(self, fd: int, error: OSError, size: int, writable: bool, addr: int) -> NoReturn:
-        if writable and error.errno == errno.EPERM and (seals := memfd.get_seals(fd) & _ANY_WRITE):
-            raise PermissionDenied(_sealed_text(seals), wanted=Rights.RW, held=Rights.R) from error
-        if addr:
-            there = maps.occupants(addr, addr + size)
-            what = ": there is " + ", ".join(map(str, there[:3])) if there else ""
-            what += f" and {len(there) - 3} more" if len(there) > 3 else ""
-            if there or error.errno == errno.EEXIST:
-                raise AddressNotAvailable(f"{size} bytes at {addr:#x} are taken{what}") from error
-            if error.errno != errno.EAGAIN:
-                raise AddressNotAvailable(f"{size} bytes at {addr:#x} cannot be mapped: {error.strerror}") from error
-        raise OutOfMemory(f"no room to map {size} bytes: {error.strerror}") from error
 
     # ---- hand-over ----
 

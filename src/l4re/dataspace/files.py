@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from l4re.dataspace.dataspace import Dataspace
-from l4re.errors import Busy, Closed, L4Error, NotSupported, OutOfMemory, OutOfRange
+from l4re.errors import Busy, Closed, L4Error, NotSupported, OutOfRange
 from l4re.linux import copying, memfd
 from l4re.linux.memory import MemoryGauge
 from l4re.linux.regular import Stamp, open_regular, stamp_of
@@ -104,10 +104,7 @@ class FileDataspaces:
                 stamp = stamp_of(source.fileno())
                 if not stamp.size:
                     raise OutOfRange(f"{path} is empty, and a dataspace has at least one byte")
-                if (there := self._gauge.missing(stamp.size)) is not None:
-                    raise OutOfMemory(
-                        f"{path} has {stamp.size} bytes, this machine or its cgroup can give {there} bytes of memory"
-                    )
+                self._gauge.charge(stamp.size)
                 with Dataspace(memfd.create(stamp.size, name), stamp.size, name=name) as copy:
                     try:
                         done = copying.copy_file(source.fileno(), copy.fileno(), stamp.size)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from l4re.rm import RegionMap
     from l4re.services.factory import Creator
     from l4re.services.namespace import Namespace
+    from l4re.services.parent import Parent, ParentServer
     from l4re.services.scheduler import Scheduler, SchedulerServer
 
 __all__ = ["VARIABLE", "Env", "MainTask", "env"]
@@ -60,10 +61,7 @@ class Env:
     :func:`env`; make others only to pass a world to code that takes one.
     """
 
-    __slots__ = ("_caps", "_made", "_services", "log")
-
-    log: Log
-    """What this program says."""
+    __slots__ = ("_caps", "_made", "_services", "_tag")
 
     def __init__(
         self,
@@ -72,12 +70,17 @@ class Env:
         log: Log | None = None,
         rm: RegionMap | None = None,
         services: Mapping[str, Capability] | None = None,
+        tag: str = "",
     ) -> None:
-        """Take ``caps``, and ``services``, of which `environment.page.SERVICES` has the names."""
+        """Take ``caps``, and ``services``, of which `environment.page.SERVICES` has the names.
+
+        ``tag`` is what the output of this program is tagged with, unless a ``log`` says it.
+        """
         self._caps = MappingProxyType(dict(caps or {}))
         self._services = dict(services or {})
-        self._made: dict[str, Any] = {} if rm is None else {"rm": rm}
-        self.log = log or Log()
+        self._tag = tag
+        given = {"rm": rm, "log": log}
+        self._made: dict[str, Any] = {name: one for name, one in given.items() if one is not None}
 
     @classmethod
     def inherited(cls) -> Self:
@@ -101,9 +104,14 @@ class Env:
         services, caps = made[: len(page.services)], made[len(page.services) :]
         return cls(
             {entry.name: cap for entry, cap in zip(page.caps, caps, strict=True)},
-            log=Log(page.log),
+            tag=page.log,
             services={entry.name: cap for entry, cap in zip(page.services, services, strict=True)},
         )
+
+    @property
+    def log(self) -> Log:
+        """What this program says: by way of its standard output, or to the console that the parent gave it."""
+        return self._made_once("log", self._log)
 
     # What few programs use is made when it is first asked for, and its room loaded then.
 
@@ -131,6 +139,11 @@ class Env:
     def scheduler(self) -> Scheduler | SchedulerServer:
         """Where threads run and how urgently: within what the parent allows, or simply the machine's."""
         return self._made_once("scheduler", self._scheduler)
+
+    @property
+    def parent(self) -> Parent | ParentServer:
+        """Who is told that this program ends, and how (L4Re's ``Parent``); alone, nobody."""
+        return self._made_once("parent", self._parent)
 
     @property
     def ns(self) -> Namespace:
@@ -169,6 +182,20 @@ class Env:
         from l4re.services.mem_alloc import MemoryFactory
 
         return MemoryFactory(_gate("mem_alloc", gate))
+
+    def _log(self) -> Log:
+        gate = self._services.get("log")
+        if gate is None:
+            return Log(self._tag)
+        from l4re.services.vcon import Vcon
+
+        return Log(self._tag, vcon=Vcon(_gate("log", gate)))
+
+    def _parent(self) -> Parent | ParentServer:
+        from l4re.services.parent import Parent, ParentServer
+
+        gate = self._services.get("parent")
+        return ParentServer() if gate is None else Parent(_gate("parent", gate))
 
     def _scheduler(self) -> Scheduler | SchedulerServer:
         from l4re.services.scheduler import Scheduler, SchedulerServer

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from l4re.dataspace import NO_HINTS, Dataspace, Hints
-from l4re.errors import InvalidArgument, NotSupported, OutOfMemory, OutOfRange
+from l4re.errors import InvalidArgument, NotSupported, OutOfRange
 from l4re.linux import memfd
 from l4re.linux.memory import MemoryGauge, available, total
 from l4re.rights import MemAllocFlags
@@ -109,8 +109,8 @@ class MemAlloc:
         gauge = self._gauge
         if size <= gauge.credit:
             gauge.credit -= size
-        elif (there := gauge.missing(size)) is not None:
-            raise OutOfMemory(f"wanted {size} bytes of memory, this machine or its cgroup can give {there}")
+        else:
+            gauge.charge(size)
         fd = memfd.create(size, name)
         ds = Dataspace(fd, size, name=name, hints=hints)
         if wishes:

@@ -41,11 +41,18 @@ class Services:
         """
         self.account = Account(MemoryInfo.now().mem_limit if quota is None else quota)
         self.ledger = Ledger()
-        self.log = log or shared_multiplexer()
+        self._log = log
         self._server = RegistryServer(limits=_LIMITS)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="l4re moe", daemon=True)
         self._thread.start()
+
+    @property
+    def log(self) -> Multiplexer:
+        """Where the lines of the programs' logs come out."""
+        if self._log is None:
+            self._log = shared_multiplexer()
+        return self._log
 
     def factory(self, account: Account | None = None) -> Gate:
         """Return a capability to a new factory, for one program; the caller owns it."""

@@ -12,11 +12,16 @@ from l4re.on_demand import names_on_demand
 
 if TYPE_CHECKING:
     from l4re.services.dataspace import DataspaceServer, RemoteDataspace, Window
+    from l4re.services.event import AxisInfo, Event, EventCodes, EventServer, EventStreamInfo
+    from l4re.services.event_buffer import EventBuffer, InputEvent
     from l4re.services.factory import Factory, FactoryServer, Maker
     from l4re.services.icu import Icu, IcuInfo, IcuServer
+    from l4re.services.inhibitor import Inhibitor, InhibitorServer, LockInfo
     from l4re.services.namespace import Namespace, NamespaceEntry, Resolved
     from l4re.services.namespace_server import NamespaceServer
     from l4re.services.parent import Parent, ParentServer
+    from l4re.services.random import Random, RandomServer
+    from l4re.services.remote_access import RemoteAccess, RemoteAccessServer
     from l4re.services.scheduler import Placement, Scheduler, SchedulerInfo, SchedulerServer
     from l4re.services.vcon import Vcon, VconAttr, VconInput, VconServer
 else:
@@ -24,23 +29,38 @@ else:
         globals(),
         {
             "l4re.services.dataspace": ("DataspaceServer", "RemoteDataspace", "Window"),
+            "l4re.services.event": ("AxisInfo", "Event", "EventCodes", "EventServer", "EventStreamInfo"),
+            "l4re.services.event_buffer": ("EventBuffer", "InputEvent"),
             "l4re.services.factory": ("Factory", "FactoryServer", "Maker"),
             "l4re.services.icu": ("Icu", "IcuInfo", "IcuServer"),
+            "l4re.services.inhibitor": ("Inhibitor", "InhibitorServer", "LockInfo"),
             "l4re.services.namespace": ("Namespace", "NamespaceEntry", "Resolved"),
             "l4re.services.namespace_server": ("NamespaceServer",),
             "l4re.services.parent": ("Parent", "ParentServer"),
+            "l4re.services.random": ("Random", "RandomServer"),
+            "l4re.services.remote_access": ("RemoteAccess", "RemoteAccessServer"),
             "l4re.services.vcon": ("Vcon", "VconAttr", "VconInput", "VconServer"),
             "l4re.services.scheduler": ("Placement", "Scheduler", "SchedulerInfo", "SchedulerServer"),
         },
     )
 
 __all__ = [
+    "AxisInfo",
     "DataspaceServer",
+    "Event",
+    "EventBuffer",
+    "EventCodes",
+    "EventServer",
+    "EventStreamInfo",
     "Factory",
     "FactoryServer",
     "Icu",
     "IcuInfo",
     "IcuServer",
+    "Inhibitor",
+    "InhibitorServer",
+    "InputEvent",
+    "LockInfo",
     "Maker",
     "Namespace",
     "NamespaceEntry",
@@ -48,6 +68,10 @@ __all__ = [
     "Parent",
     "ParentServer",
     "Placement",
+    "Random",
+    "RandomServer",
+    "RemoteAccess",
+    "RemoteAccessServer",
     "RemoteDataspace",
     "Resolved",
     "Scheduler",

@@ -30,7 +30,7 @@ from l4re.errors import (
 from l4re.interface import U64, Interface, Served, WrongResult, rpc
 from l4re.interface.meta import Meta, answer_meta
 from l4re.linux.memfd import PAGE_SIZE
-from l4re.rights import DsFlags, Rights
+from l4re.rights import DsFlags, Rights, RmFlags
 from l4re.rm import Region, RegionMap
 from l4re.wire.marshal import OPCODE
 from l4re.wire.protocols import Proto
@@ -38,7 +38,6 @@ from l4re.wire.stream import Reader, Writer
 
 if TYPE_CHECKING:
     from l4re.interface import Answer
-    from l4re.rights import RmFlags
 
 __all__ = ["DataspaceServer", "RemoteDataspace", "Window"]
 
@@ -117,7 +116,7 @@ class RemoteDataspace(Interface):
 
     def info(self) -> DataspaceInfo:
         """Return size and flags; no W if the capability lacks it."""
-        label, words, data, caps = self._l4_transact(self.protocol, OPCODE.pack(_Op.INFO))
+        label, words, data, caps = self._l4_transact(RemoteDataspace.protocol, OPCODE.pack(_Op.INFO))
         for cap in caps:
             if cap is not None:
                 cap.close()
@@ -164,8 +163,8 @@ class RemoteDataspace(Interface):
     def window(self, offset: int = 0, size: int | None = None, *, flags: DsFlags | int | None = None) -> Window:
         """Return a window on the bytes from ``offset`` on: ``size`` of them, or fewer if the server says so.
 
-        Without ``size``: up to the end. Without ``flags``: with the rights that `flags` says. The caller owns the
-        window's dataspace, and may use all of that.
+        Without ``size``: up to the end. Without ``flags``: with the rights that `flags` says. A window ends with a
+        page, or with the dataspace. The caller owns the window's dataspace, and may use all of that.
 
         Raises:
             PermissionDenied: W without the right to write, or X.
@@ -184,10 +183,17 @@ class RemoteDataspace(Interface):
     def windows(
         self, offset: int = 0, size: int | None = None, *, flags: DsFlags | int | None = None
     ) -> Iterator[Window]:
-        """Yield windows that together show a part, one after the other; errors as of `window`."""
+        """Yield windows that together show a part, one after the other.
+
+        Raises:
+            OutOfRange: the part is not all inside; what is was yielded before.
+            L4Error: what `window` raises.
+        """
         size, flags = self._l4_wanted(offset, size, flags)
         end = offset + size
         while offset < end:
+            if offset % PAGE_SIZE:  # only the last page of a dataspace is not whole
+                raise OutOfRange(f"the dataspace ends after {offset} bytes, {end} were asked for")
             window = self.window(offset, end - offset, flags=flags)
             yield window
             offset += window.size
@@ -209,12 +215,13 @@ class RemoteDataspace(Interface):
             L4Error: what `window` and `RegionMap.attach` raise.
         """
         size, flags = self._l4_wanted(offset, size, flags)
-        window = self.window(offset, size, flags=flags & _KNOWN)
+        asked = flags & _KNOWN & (~_W if flags & RmFlags.PRIVATE else -1)  # who writes to copies needs no W
+        window = self.window(offset, size, flags=asked)
         if window.size < size:
             window.dataspace.close()
             raise OutOfRange(
-                f"the server shows {window.size} of {size} bytes from offset {offset} at a time: "
-                "attach what windows() yields"
+                f"the server shows {window.size} of {size} bytes from offset {offset} in one window: "
+                "ask for no more than there are, or attach what windows() yields"
             )
         return window.attach(rm, flags=flags, addr=addr, align=align)
 
@@ -255,7 +262,7 @@ class DataspaceServer(Served):
         return self.memory.info()
 
     def map(self, offset: int, size: int, flags: DsFlags, rights: Rights) -> Window:
-        """Return where ``size`` bytes from ``offset`` on can be attached; fewer are allowed, more are not.
+        """Return where ``size`` bytes from ``offset`` on can be attached, or fewer, if these are whole pages.
 
         The part is inside, begins with a page, and the caller has the rights that ``flags`` ask for. ``rights`` are
         those of the capability that was used. The window's dataspace is lent until the answer is sent. A caller
@@ -322,8 +329,9 @@ class DataspaceServer(Served):
             raise InvalidArgument(f"{wanted} bytes from offset {offset} cannot be mapped: pages can")
         size = self._inside(offset, wanted)
         window = self.map(offset, size, DsFlags(flags | _R), held)
-        if getattr(window, "size", size + 1) > size:
-            raise WrongResult(f"{type(self).__name__}.map must return a Window of at most {size} bytes, not {window!r}")
+        if not _answers(window, size):
+            whole = f"{size} bytes, or of fewer that are whole pages"
+            raise WrongResult(f"{type(self).__name__}.map must return a Window of {whole}, not {window!r}")
         memory = window.dataspace.rw if flags & _W else window.dataspace.ro
         return 0, _TWO.pack(window.offset, window.size), b"", (memory,)
 
@@ -356,6 +364,10 @@ class DataspaceServer(Served):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{'' if self._memory is None else f' of {self._memory!r}'}>"
+
+
+def _answers(window: object, size: int) -> bool:
+    return isinstance(window, Window) and (window.size == size or (window.size < size and not window.size % PAGE_SIZE))
 
 
 def _provided_here(cap: Capability | None) -> Dataspace:
