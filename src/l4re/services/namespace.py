@@ -198,7 +198,8 @@ class Namespace(Interface):
         ``"dir/obj"`` is looked up in the namespace that is registered as ``dir``. ``interface`` says what it is to be
         returned as: a typed interface, which is taken on trust, or a class of capabilities, which is checked.
 
-        A name that was registered without an object is waited for, ``timeout`` seconds at most (None: without end).
+        A name that was registered without an object is waited for, ``timeout`` seconds at most (None: without end);
+        in an asyncio program, ``await asyncio.to_thread(names.query, name)`` does so beside the others.
         ``iterate=False`` asks this namespace only, and returns how far it came.
 
         Raises:
