@@ -186,8 +186,6 @@ else:
     )
 
 __all__ = [
-    "SharedCap",
-    "UniqueCap",
     "AccessDenied",
     "AddressNotAvailable",
     "Area",
@@ -301,6 +299,7 @@ __all__ = [
     "ServerError",
     "ServerObject",
     "ServerStats",
+    "SharedCap",
     "Svr",
     "Tag",
     "Task",
@@ -312,6 +311,7 @@ __all__ = [
     "U32",
     "U64",
     "U8",
+    "UniqueCap",
     "Vcon",
     "VconAttr",
     "VconInput",
