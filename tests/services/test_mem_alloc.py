@@ -137,6 +137,6 @@ def test_an_ordinary_factory_that_makes_memory_will_do() -> None:
     with RegistryServer() as server, Running(server):
         gate = server.registry.register_obj(FactoryServer())
         mem = RemoteMemAlloc(gate)
-        made = mem.create(Proto.DATASPACE, PAGE)
-        with made:
+        with mem.create(Proto.DATASPACE, PAGE) as made, mem.alloc(PAGE, name="mine") as named:
             assert made.size == PAGE
+            assert named.name == "mine"
