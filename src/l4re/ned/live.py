@@ -118,9 +118,9 @@ class LiveWorld:
             return channel
         if factory is self._memory and protocol == Proto.LOG:
             tag, colour = (*arguments, None, None)[:2]
-            if not isinstance(tag, str):
+            if tag is None:
                 raise InvalidArgument("a log is made with a tag")
-            return _Log(Tag(tag, colour_number(colour)))
+            return _Log(Tag(str(tag), colour_number(colour)))
         raise NotSupported(f"objects of protocol {protocol}: this service is not available here")
 
     def query(self, namespace: Denoted, name: str) -> Denoted | None:
