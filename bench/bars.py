@@ -145,6 +145,12 @@ def _promises() -> Iterator[Promise]:
             honest = Key("hostile", case, "calls share", placement, OURS)
             what = f"calls beside {case}, over an innocent client, {placement}"
             yield Promise(what, honest, 0.9, 1, at_least=True)
+    for case in ("6 MiB", "64 MiB"):
+        copied = Key("copy-in", case, "", "one", OURS)
+        yield _no_slower(f"copy of {case}", copied, "copy_file_range", 1.3)
+    for than in ("memfd+mmap", "SharedMemory"):
+        copied = Key("copy-in", "64 MiB, to new memory", "", "one", OURS)
+        yield _no_slower("copy of 64 MiB to new memory", copied, than, 1)
     for case in ("16 KiB", "64 MiB, all touched"):
         memory = Key("memory", case, "", "one", OURS)
         yield _no_slower(f"memory, {case.replace(' touched', '')}", memory, "memfd+mmap", 1.3)

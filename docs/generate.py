@@ -30,7 +30,7 @@ PAGES = (
     ("calls", "Calls: gates, channels, messages", ("gate", "wire.tag")),
     ("irq", "IRQs and semaphores", ("irq",)),
     ("interfaces", "Interfaces, typed and raw", ("interface", "wire.scalars")),
-    ("services", "Services: interrupt controllers, factories", ("services",)),
+    ("services", "Services: interrupt controllers, factories, dataspaces, namespaces, schedulers", ("services",)),
     ("server", "The server", ("server",)),
     ("programs", "Starting programs", ("boot",)),
     ("capability", "What every capability has", ("cap",)),
@@ -46,7 +46,8 @@ PAGES = (
 #: Not in `l4re` itself, but reached through what is.
 MORE = {
     "Answered": "interface",
-    "DataspaceInfo": "dataspace",
+    "Detached": "rm",
+    "FileDataspacesStats": "dataspace.files",
     "KernelFactory": "factory.kernel",
     "Maker": "services",
     "Number": "wire.number",
@@ -372,14 +373,23 @@ def pages() -> dict[str, str]:
     result["testing.md"] = HEAD + testing()
     index.append("## [The command `l4re`](command.md)")
     index.append("## [Helpers for tests: `l4re.testing`](testing.md)")
+    index += (f"## [{text.partition(chr(10))[0].removeprefix('# ')}]({name})" for name, text in written().items())
     result["index.md"] = "\n\n".join(index) + "\n"
     return result
 
 
+def written() -> dict[str, str]:
+    """Return the pages that people write, by file name."""
+    there = {path.name: path.read_text() for path in sorted((DOCS / "reference").glob("*.md"))}
+    return {name: text for name, text in there.items() if not text.startswith(HEAD)}
+
+
 def command() -> str:
     """Return the page of the command line, as its help prints it."""
+    from l4re.cli.main import COMMANDS
+
     parts = ["# The command `l4re`"]
-    for words in ((), ("run",), ("bench",)):
+    for words in ((), *((command.name,) for command in COMMANDS)):
         shown = subprocess.run(
             [sys.executable, "-m", "l4re", *words, "--help"],
             env={"COLUMNS": "100", "PATH": "", "NO_COLOR": "1", "PYTHONPATH": str(SOURCE)},
@@ -411,7 +421,7 @@ def main() -> int:
     options = parser.parse_args()
     folder = DOCS / "reference"
     made = pages()
-    there = {path.name: path.read_text() for path in folder.glob("*.md")}
+    there = {path.name: path.read_text() for path in folder.glob("*.md") if path.name not in written()}
     stale = sorted(name for name in made.keys() | there.keys() if made.get(name) != there.get(name))
     if options.check:
         for name in stale:

@@ -119,7 +119,7 @@ def names_for_type_checkers(module: ast.Module) -> set[tuple[str, str]]:
     }
 
 
-@pytest.mark.parametrize("package", ["l4re", "l4re.interface", "l4re.irq", "l4re.log"])
+@pytest.mark.parametrize("package", ["l4re", "l4re.interface", "l4re.irq", "l4re.log", "l4re.services"])
 def test_names_on_demand_are_those_that_type_checkers_see(package: str) -> None:
     loaded = importlib.import_module(package)
     promised = names_for_type_checkers(tree(Path(str(loaded.__file__))))

@@ -33,6 +33,7 @@ PEERS: dict[str, tuple[str, str]] = {
     "python": ("bare", "BarePython"),
     "memfd+mmap": ("memory", "Memfd"),
     "SharedMemory": ("memory", "StdSharedMemory"),
+    "copy_file_range": ("memory", "KernelCopy"),
 }
 #: The one all others are compared with.
 OURS = "l4re"

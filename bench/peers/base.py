@@ -11,9 +11,12 @@ from ..wire import Wire
 
 __all__ = [
     "ANSWER_SIZE",
+    "Allocates",
     "Attackable",
     "Caller",
     "Calls",
+    "Copier",
+    "Copies",
     "Frames",
     "Grants",
     "HandsOver",
@@ -136,6 +139,38 @@ class Memory(Peer):
     @abstractmethod
     def cycle(self, size: int) -> Callable[[Callable[[memoryview], None]], None]:
         """Return a function that allocates, maps, lets its argument touch, unmaps and frees ``size`` bytes."""
+
+
+class Allocates(Memory):
+    """It can also have shared memory made by another process, which counts it."""
+
+    @abstractmethod
+    def serve_allocator(self, wire: Wire) -> None:
+        """Make memory for the client until it is gone."""
+
+    @abstractmethod
+    def allocated(self, wire: Wire, size: int) -> Callable[[Callable[[memoryview], None]], None]:
+        """Return what `cycle` returns, for memory of that allocator."""
+
+
+class Copier(NamedTuple):
+    """Two pieces of shared memory of one size."""
+
+    #: Write a byte at each of these offsets of the source.
+    mark: Callable[[Sequence[int], int], None]
+    #: Copy all of the source to the target; with a new one each time, make that first.
+    copy: Callable[[], Any]
+    #: Return the target's bytes at these offsets, from what ``copy`` returned; free it if it is new each time.
+    sample: Callable[[Any, Sequence[int]], bytes]
+    close: Callable[[], None]
+
+
+class Copies(Peer):
+    """It can copy shared memory to shared memory."""
+
+    @abstractmethod
+    def copier(self, size: int, fresh: bool) -> Copier:
+        """Return two pieces of ``size`` bytes whose pages are all there; or one, to be copied to fresh ones."""
 
 
 class HandsOver(Peer):

@@ -1,4 +1,4 @@
-"""Shared memory without us: a memfd and `mmap`, and `multiprocessing.shared_memory`."""
+"""Shared memory without us: a memfd and `mmap` or `copy_file_range`, and `multiprocessing.shared_memory`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,73 @@ from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 
 from ..wire import Wire
-from .base import Caller, Frames, HandsOver, Memory, Publisher, Starts
+from .base import Caller, Copier, Copies, Frames, HandsOver, Memory, Publisher, Starts
 from .pipe import accepted, offered
 from .semaphores import made, said, taken
 
-__all__ = ["Memfd", "StdSharedMemory", "attached"]
+__all__ = ["KernelCopy", "Memfd", "StdSharedMemory", "attached"]
 
+_MIB = 1 << 20
 Touch = Callable[[memoryview], None]
 Listen = Callable[[Callable[[memoryview], None], Callable[[], bool]], None]
 
 
-class Memfd(Memory, HandsOver, Frames):
+def _filled(size: int) -> int:
+    """Return a memfd whose pages are all there."""
+    fd = os.memfd_create("bench")
+    os.ftruncate(fd, size)
+    for at in range(0, size, _MIB):
+        os.pwrite(fd, b"\1" * min(_MIB, size - at), at)
+    return fd
+
+
+def _marked(view: memoryview, offsets: Sequence[int], value: int) -> None:
+    for at in offsets:
+        view[at] = value
+
+
+def _seen(view: memoryview, offsets: Sequence[int]) -> bytes:
+    return bytes([view[at] for at in offsets])
+
+
+class KernelCopy(Copies):
+    """The kernel copies between two memfds, nothing is mapped."""
+
+    name = "copy_file_range"
+
+    def copier(self, size: int, fresh: bool) -> Copier:
+        source = _filled(size)
+        target = -1 if fresh else _filled(size)
+
+        def mark(offsets: Sequence[int], value: int) -> None:
+            for at in offsets:
+                os.pwrite(source, bytes((value,)), at)
+
+        def copy() -> int:
+            made = target
+            if fresh:
+                made = os.memfd_create("bench")
+                os.ftruncate(made, size)
+            at = 0
+            while at < size:
+                at += os.copy_file_range(source, made, size - at, at, at)
+            return made
+
+        def sample(made: int, offsets: Sequence[int]) -> bytes:
+            seen = b"".join(os.pread(made, 1, at) for at in offsets)
+            if fresh:
+                os.close(made)
+            return seen
+
+        def close() -> None:
+            os.close(source)
+            if not fresh:
+                os.close(target)
+
+        return Copier(mark, copy, sample, close)
+
+
+class Memfd(Memory, HandsOver, Frames, Copies):
     """Five system calls from Python, a socket to hand it over, an eventfd for each reader: the least there is."""
 
     name = "memfd+mmap"
@@ -37,6 +93,43 @@ class Memfd(Memory, HandsOver, Frames):
             os.close(fd)
 
         return cycle
+
+    def copier(self, size: int, fresh: bool) -> Copier:
+        def mapped(fd: int) -> mmap.mmap:
+            memory = mmap.mmap(fd, size)
+            os.close(fd)
+            return memory
+
+        source = mapped(_filled(size))
+        target = None if fresh else mapped(_filled(size))
+
+        def copy() -> mmap.mmap:
+            made = target
+            if made is None:
+                fd = os.memfd_create("bench")
+                os.ftruncate(fd, size)
+                made = mapped(fd)
+            with memoryview(source) as here, memoryview(made) as there:
+                there[:] = here
+            return made
+
+        def mark(offsets: Sequence[int], value: int) -> None:
+            with memoryview(source) as view:
+                _marked(view, offsets, value)
+
+        def sample(made: mmap.mmap, offsets: Sequence[int]) -> bytes:
+            with memoryview(made) as view:
+                seen = _seen(view, offsets)
+            if fresh:
+                made.close()
+            return seen
+
+        def close() -> None:
+            source.close()
+            if target is not None:
+                target.close()
+
+        return Copier(mark, copy, sample, close)
 
     def serve_memory(self, wire: Wire, look: Callable[[memoryview], int]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -117,7 +210,7 @@ def _not_registered(name: Sized, rtype: str) -> None:
     """Do nothing."""
 
 
-class StdSharedMemory(Memory, HandsOver, Frames, Starts):
+class StdSharedMemory(Memory, HandsOver, Frames, Copies, Starts):
     """Create to unlink; its name over a `Pipe`, a `Semaphore` for each reader."""
 
     name = "SharedMemory"
@@ -131,6 +224,33 @@ class StdSharedMemory(Memory, HandsOver, Frames, Starts):
             memory.unlink()
 
         return cycle
+
+    def copier(self, size: int, fresh: bool) -> Copier:
+        source = SharedMemory(create=True, size=size)
+        target = None if fresh else SharedMemory(create=True, size=size)
+        for memory in filter(None, (source, target)):
+            memory.buf[:] = b"\1" * size
+
+        def copy() -> SharedMemory:
+            made = target or SharedMemory(create=True, size=size)
+            made.buf[:] = source.buf
+            return made
+
+        def free(memory: SharedMemory) -> None:
+            memory.close()
+            memory.unlink()
+
+        def sample(made: SharedMemory, offsets: Sequence[int]) -> bytes:
+            seen = _seen(made.buf, offsets)
+            if fresh:
+                free(made)
+            return seen
+
+        def close() -> None:
+            for memory in filter(None, (source, target)):
+                free(memory)
+
+        return Copier(lambda offsets, value: _marked(source.buf, offsets, value), copy, sample, close)
 
     def serve_memory(self, wire: Wire, look: Callable[[memoryview], int]) -> None:
         connection = offered(wire)

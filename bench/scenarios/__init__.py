@@ -7,6 +7,7 @@ and that only the clients' time is taken. How often, where, and beside whom is l
 from .base import Scenario, Setting
 from .call import BusyCall, RawCall, TypedCall
 from .capability import Capability
+from .copy import CopyIn
 from .frame import Frame
 from .growth import Capabilities, Clients, Size
 from .handover import Handover
@@ -16,6 +17,7 @@ from .irq import Notification
 from .memory import MemoryCycle
 from .polite import Polite
 from .sessions import Sessions
+from .setup import Setup
 from .start import Spawn, Start
 from .throughput import Throughput
 
@@ -25,8 +27,8 @@ __all__ = ["SCENARIOS", "Scenario", "Setting"]
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
-        RawCall(), TypedCall(), BusyCall(), Capability(), Notification(), MemoryCycle(), Sessions(), Throughput(),
-        Handover(), Frame(), Idle(), Footprint(), Size(), Capabilities(), Clients(), Start(), Spawn(),
+        RawCall(), TypedCall(), BusyCall(), Capability(), Notification(), MemoryCycle(), Setup(), CopyIn(), Sessions(),
+        Throughput(), Handover(), Frame(), Idle(), Footprint(), Size(), Capabilities(), Clients(), Start(), Spawn(),
         Polite(), Hostile(),
     )
 }  # fmt: skip

@@ -6,7 +6,7 @@ and nothing else. A program starts with :func:`env`: what its parent gave it.
 
 from typing import TYPE_CHECKING
 
-from l4re.cap import Capability
+from l4re.cap import Capability, SharedCap, UniqueCap
 from l4re.environment import Env, env
 from l4re.errors import (
     AccessDenied,
@@ -42,12 +42,13 @@ from l4re.errors import (
 from l4re.gate import Channel, Gate, Message, Svr, new_channel
 from l4re.log import Log
 from l4re.on_demand import names_on_demand
-from l4re.rights import DsFlags, MemAllocFlags, Rights, RmFlags
+from l4re.rights import DetachResult, DsFlags, MemAllocFlags, NsFlags, Rights, RmFlags
 from l4re.wire.tag import Tag
 
 if TYPE_CHECKING:
     from l4re.boot import Task, spawn
-    from l4re.dataspace import Dataspace
+    from l4re.dataspace import Dataspace, DataspaceInfo
+    from l4re.dataspace.files import FileDataspaces
     from l4re.factory import MemAlloc
     from l4re.interface import (
         S8,
@@ -75,7 +76,7 @@ if TYPE_CHECKING:
         rpc,
     )
     from l4re.irq import Irq, IrqHandler, IrqMode, IrqMux, Semaphore
-    from l4re.rm import Region, RegionMap
+    from l4re.rm import Area, Region, RegionMap
     from l4re.server import (
         Caller,
         Limits,
@@ -92,7 +93,44 @@ if TYPE_CHECKING:
         ServerStats,
         TimeoutQueue,
     )
-    from l4re.services import Factory, FactoryServer, Icu, IcuInfo, IcuServer
+    from l4re.services import (
+        AxisInfo,
+        DataspaceServer,
+        Event,
+        EventBuffer,
+        EventCodes,
+        EventServer,
+        EventStreamInfo,
+        Factory,
+        FactoryServer,
+        Icu,
+        IcuInfo,
+        IcuServer,
+        Inhibitor,
+        InhibitorServer,
+        InputEvent,
+        LockInfo,
+        Namespace,
+        NamespaceEntry,
+        NamespaceServer,
+        Parent,
+        ParentServer,
+        Placement,
+        Random,
+        RandomServer,
+        RemoteAccess,
+        RemoteAccessServer,
+        RemoteDataspace,
+        Resolved,
+        Scheduler,
+        SchedulerInfo,
+        SchedulerServer,
+        Vcon,
+        VconAttr,
+        VconInput,
+        VconServer,
+        Window,
+    )
     from l4re.wire.flexpages import Flexpage, FlexpageKind
     from l4re.wire.mappings import MapAttributes, Received, ReceivedItem, ReceiveItem, SendItem
     from l4re.wire.protocols import Proto
@@ -103,7 +141,8 @@ else:
         globals(),
         {
             "l4re.boot": ("Task", "spawn"),
-            "l4re.dataspace": ("Dataspace",),
+            "l4re.dataspace": ("Dataspace", "DataspaceInfo"),
+            "l4re.dataspace.files": ("FileDataspaces",),
             "l4re.factory": ("MemAlloc",),
             "l4re.interface": (
                 *("S8", "S16", "S32", "S64", "U8", "U16", "U32", "U64", "Length", "Opcode"),
@@ -111,7 +150,7 @@ else:
                 *("cap_cast", "cap_dynamic_cast", "cap_reinterpret_cast", "Description", "describe"),
             ),
             "l4re.irq": ("Irq", "IrqHandler", "IrqMode", "IrqMux", "Semaphore"),
-            "l4re.rm": ("Region", "RegionMap"),
+            "l4re.rm": ("Area", "Region", "RegionMap"),
             "l4re.server": (
                 "Caller",
                 "Limits",
@@ -128,7 +167,16 @@ else:
                 "QueuedTimeout",
                 "TimeoutQueue",
             ),
-            "l4re.services": ("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
+            "l4re.services": (
+                *("DataspaceServer", "RemoteDataspace", "Window"),
+                *("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
+                *("Namespace", "NamespaceEntry", "NamespaceServer", "Resolved"),
+                *("AxisInfo", "Event", "EventBuffer", "EventCodes", "EventServer", "EventStreamInfo", "InputEvent"),
+                *("Inhibitor", "InhibitorServer", "LockInfo", "Random", "RandomServer"),
+                *("RemoteAccess", "RemoteAccessServer"),
+                *("Parent", "ParentServer", "Vcon", "VconAttr", "VconInput", "VconServer"),
+                *("Placement", "Scheduler", "SchedulerInfo", "SchedulerServer"),
+            ),
             "l4re.wire.flexpages": ("Flexpage", "FlexpageKind"),
             "l4re.wire.mappings": ("MapAttributes", "ReceiveItem", "Received", "ReceivedItem", "SendItem"),
             "l4re.wire.protocols": ("Proto",),
@@ -138,16 +186,10 @@ else:
     )
 
 __all__ = [
-    "S8",
-    "S16",
-    "S32",
-    "S64",
-    "U8",
-    "U16",
-    "U32",
-    "U64",
     "AccessDenied",
     "AddressNotAvailable",
+    "Area",
+    "AxisInfo",
     "BadProtocol",
     "Busy",
     "Caller",
@@ -155,20 +197,32 @@ __all__ = [
     "Channel",
     "Closed",
     "Dataspace",
+    "DataspaceInfo",
+    "DataspaceServer",
     "Description",
+    "DetachResult",
     "DsFlags",
     "Env",
     "Epiface",
     "Err",
+    "Event",
+    "EventBuffer",
+    "EventCodes",
+    "EventServer",
+    "EventStreamInfo",
     "Exists",
     "Factory",
     "FactoryServer",
+    "FileDataspaces",
     "Flexpage",
     "FlexpageKind",
     "Gate",
     "Icu",
     "IcuInfo",
     "IcuServer",
+    "Inhibitor",
+    "InhibitorServer",
+    "InputEvent",
     "Interface",
     "InvalidArgument",
     "Iostream",
@@ -182,6 +236,7 @@ __all__ = [
     "L4Error",
     "Length",
     "Limits",
+    "LockInfo",
     "Log",
     "LoopEnd",
     "LoopHooks",
@@ -193,37 +248,58 @@ __all__ = [
     "MessageTooShort",
     "Meta",
     "MissingArgument",
+    "Namespace",
+    "NamespaceEntry",
+    "NamespaceServer",
     "NotFound",
     "NotImplementedByServer",
     "NotSupported",
+    "NsFlags",
     "ObjectRegistry",
     "ObjectStats",
     "Opcode",
     "OutOfMemory",
     "OutOfRange",
+    "Parent",
+    "ParentServer",
     "PeerGone",
     "PermissionDenied",
+    "Placement",
     "PortInfo",
     "PortNode",
     "PortTree",
     "Proto",
     "QueuedTimeout",
+    "Random",
+    "RandomServer",
     "ReceiveItem",
     "Received",
     "ReceivedItem",
     "Region",
     "RegionMap",
     "RegistryServer",
+    "RemoteAccess",
+    "RemoteAccessServer",
+    "RemoteDataspace",
     "Reply",
     "ReplyDropped",
+    "Resolved",
     "Rights",
     "RmFlags",
+    "S16",
+    "S32",
+    "S64",
+    "S8",
+    "Scheduler",
+    "SchedulerInfo",
+    "SchedulerServer",
     "Semaphore",
     "SendItem",
     "Served",
     "ServerError",
     "ServerObject",
     "ServerStats",
+    "SharedCap",
     "Svr",
     "Tag",
     "Task",
@@ -231,6 +307,16 @@ __all__ = [
     "TimeoutQueue",
     "Timeouts",
     "TryAgain",
+    "U16",
+    "U32",
+    "U64",
+    "U8",
+    "UniqueCap",
+    "Vcon",
+    "VconAttr",
+    "VconInput",
+    "VconServer",
+    "Window",
     "Words",
     "WrongType",
     "cap_cast",

@@ -11,7 +11,7 @@ from enum import IntFlag
 
 from l4re.errors import InvalidArgument
 
-__all__ = ["DsFlags", "MemAllocFlags", "Rights", "RmFlags"]
+__all__ = ["DetachResult", "DsFlags", "MemAllocFlags", "NsFlags", "Rights", "RmFlags"]
 
 _LETTERS = (("r", 4), ("w", 1), ("s", 2), ("d", 8))
 
@@ -108,6 +108,19 @@ class RmFlags(IntFlag):
     ATTACH_MASK = 0x1F_0000
 
 
+class DetachResult(IntFlag):
+    """What became of the region that a range was detached from (``L4Re::Rm::Detach_result``).
+
+    It went as a whole, lost an end, or lost its middle; ``DETACH_AGAIN`` beside that: the range hits another one.
+    """
+
+    DETACHED_DS = 0
+    KEPT_DS = 1
+    SPLIT_DS = 2
+    RESULT_MASK = 3
+    DETACH_AGAIN = 4
+
+
 class MemAllocFlags(IntFlag):
     """How memory is allocated (``L4Re::Mem_alloc``).
 
@@ -120,3 +133,21 @@ class MemAllocFlags(IntFlag):
     SUPER_PAGES = 4
     FIXED_PADDR = 8
     SEALABLE = 0x100
+
+
+class NsFlags(IntFlag):
+    """How a name is registered, and what a query says (``L4Re::Namespace``).
+
+    The rights bits are those a capability is handed out with at most; D never is. ``STRONG`` is S by another name.
+    ``PARTLY_RESOLVED`` is in the answer to a query whose path goes on in somebody else's namespace.
+    """
+
+    NONE = 0
+    STRONG = 2
+    RO = 4
+    RW = 5
+    RS = 6
+    RWS = 7
+    CAP_FLAGS = 0x0F
+    PARTLY_RESOLVED = 0x20
+    OVERWRITE = 0x200

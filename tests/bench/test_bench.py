@@ -29,6 +29,7 @@ def bench(*args: str) -> subprocess.CompletedProcess[str]:
         ("capability", "mp.Pipe"),
         ("irq", "page+eventfd"),
         ("memory", "SharedMemory"),
+        ("copy-in", "memfd+mmap"),
         ("sessions", "page+eventfd"),
         ("throughput", "mp.Pipe"),
     ],

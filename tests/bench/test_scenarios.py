@@ -16,7 +16,7 @@ import pytest
 from l4re.testing import wait_until
 from l4re_bench.packages import EXTRA
 from l4re_bench.peers import OURS, peer_named
-from l4re_bench.peers.base import Caller, Calls, Publisher, Starts
+from l4re_bench.peers.base import Caller, Calls, Copies, Publisher, Starts
 from l4re_bench.peers.memory import Memfd
 from l4re_bench.peers.ours import Ours
 from l4re_bench.peers.pipe import MpPipe
@@ -33,6 +33,8 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]
 METRICS = {
     "handover": {"": True},
     "frame": {"": True, "last reader": True},
+    "copy-in": {"": True},
+    "setup": {"": True},
     "start": {"": True},
     "spawn": {"": True, "bare import": True, "over a bare import": True},
     "polite": {"work share": True, "calls/s": True},
@@ -154,6 +156,26 @@ class Swindler(Memfd):
 def test_memory_that_does_not_arrive_is_noticed(scenario: str) -> None:
     with pytest.raises(AssertionError):
         play(scenario, Swindler())
+
+
+COPIERS = ("l4re", "memfd+mmap", "SharedMemory", "copy_file_range")
+
+
+@pytest.mark.parametrize("case", SCENARIOS["copy-in"].cases)
+@pytest.mark.parametrize("name", COPIERS)
+def test_a_copy_is_looked_at_before_it_counts(name: str, case: str) -> None:
+    def measure(link: Link) -> None:
+        peer: Any = peer_named(name)
+        copier, setting = peer.copier, Setting(case, "one", 0.01, ())
+        assert SCENARIOS["copy-in"].run("client", peer, setting)[""].p50 > 0
+        # From here on no change of the source arrives in the target.
+        peer.copier = lambda *args: copier(*args)._replace(mark=lambda offsets, value: None)
+        with pytest.raises(AssertionError, match="something else"):
+            SCENARIOS["copy-in"].run("client", peer, setting)
+
+    assert isinstance(peer_named(name), Copies)
+    with processes() as start:
+        start(measure).end(PATIENCE)
 
 
 class Broken(Starts):

@@ -15,6 +15,7 @@ import pytest
 
 import l4re
 from l4re.errors import WrongType
+from l4re.moe import Account, Services
 from l4re.testing import wait_until
 from support.programs import PATIENCE, alive, write
 
@@ -432,3 +433,37 @@ def test_an_interrupted_start_leaves_no_program(monkeypatch: pytest.MonkeyPatch)
         assert not channel.svr.closed
     assert alive(started) == []
     assert len(started) == 1
+
+
+# ---- services ----
+
+ASKS = "import l4re; print(l4re.env().mem_alloc.info().quota, sorted(l4re.env().services))"
+
+
+def test_a_child_uses_the_services_it_is_given(capfd: pytest.CaptureFixture[str]) -> None:
+    services = Services(quota=1 << 20)
+    try:
+        with services.factory() as factory, services.factory(Account(1 << 16)) as smaller:
+            for gate, quota in ((factory, 1 << 20), (smaller, 1 << 16)):
+                with l4re.spawn([sys.executable, "-c", ASKS], services={"mem_alloc": gate}) as task:
+                    assert task.wait(PATIENCE) == 0
+                assert capfd.readouterr().out == f"{quota} ['mem_alloc']\n"
+    finally:
+        services.close()
+
+
+def test_a_grandchild_gets_what_its_parent_was_given(capfd: pytest.CaptureFixture[str]) -> None:
+    between = f"import sys, l4re; l4re.spawn([sys.executable, '-c', {ASKS!r}]).wait()"
+    services = Services(quota=1 << 20)
+    try:
+        with services.factory() as factory:
+            with l4re.spawn([sys.executable, "-c", between], services={"mem_alloc": factory}) as task:
+                assert task.wait(PATIENCE) == 0
+            assert capfd.readouterr().out == f"{1 << 20} ['mem_alloc']\n"
+    finally:
+        services.close()
+
+
+def test_a_service_that_nobody_knows_is_refused() -> None:
+    with l4re.new_channel().gate as gate, pytest.raises(l4re.InvalidArgument, match="name others in caps"):
+        l4re.spawn(["true"], services={"clock": gate})

@@ -41,7 +41,7 @@ def test_help_says_what_there_is() -> None:
     assert "run" in l4re("--help").out
     run = l4re("run", "--help")
     assert run.status == 0
-    assert "l4re run SCRIPT [--rom DIR ...] [--no-color] [-- ARGS]" in run.out
+    assert "l4re run SCRIPT [--rom DIR ...] [--quota SIZE] [--memory-max SIZE] [--no-color] [-- ARGS]" in run.out
     assert "Ctrl-C" in run.out
 
 
@@ -54,6 +54,9 @@ def test_help_says_what_there_is() -> None:
         (["run", "a.lua", "b"], "Arguments for the script come behind --"),
         (["run", "--frob", "a.lua"], "--frob"),
         (["run", "/no/such/script.lua"], "cannot open /no/such/script.lua: No such file or directory"),
+        (["run", "--quota", "1X", "a.lua"], "'1X' is no size: a number of bytes, or of K, M, G, T as in 512M"),
+        (["run", "--quota", "0", "a.lua"], "'0' is no size"),
+        (["doctor", "me"], "me"),
         (["run", "/"], "cannot open /: Is a directory"),
         (["run", "/dev/null", "--rom", "/no/such/rom"], "the rom folder /no/such/rom does not exist"),
     ],

@@ -25,9 +25,11 @@ from l4re import (
     PeerGone,
     RegistryServer,
     Rights,
+    SharedCap,
+    UniqueCap,
 )
 from l4re.factory import MemAlloc
-from support.processes import PATIENCE, Child, Echo, Link, Running, descriptors, processes
+from support.processes import PATIENCE, Background, Child, Echo, Link, Running, descriptors, processes
 from support.programs import write
 
 pytestmark = pytest.mark.processes
@@ -119,7 +121,7 @@ def test_claim_99_when_there_is_no_room_an_allocation_raises_here_and_one_closed
             while True:
                 held.append(alloc(1))
 
-        with pytest.raises(OutOfMemory, match="Too many open files"):
+        with pytest.raises(OutOfMemory, match="RLIMIT_NOFILE"):
             fill()
         assert len(held) >= 5
         for _ in range(3):
@@ -140,6 +142,61 @@ def test_claim_100_an_object_stays_until_the_last_of_its_capabilities_is_closed(
     twin.close()
     assert child.hear() == "ORPHANED"
     child.end()
+
+
+def test_claim_100_take_release_release_only_the_second_release_frees() -> None:
+    ds = alloc(1)
+    shared = SharedCap(ds).take()
+    assert shared.owners == 2
+    assert shared.release() is False
+    assert shared.get().read(0, 1) == b"\0"
+    assert shared.release() is True
+    assert ds.closed
+    with pytest.raises(l4re.Closed):
+        shared.get()
+    with pytest.raises(l4re.Closed):
+        shared.take()
+
+
+def test_claim_101_a_release_too_many_does_nothing() -> None:
+    shared = SharedCap(alloc(1))
+    assert shared.release()
+    with alloc(1) as other:
+        assert not shared.release()
+        assert not other.closed
+
+
+def test_claim_102_a_unique_owner_frees_at_the_end_of_its_block_and_release_keeps() -> None:
+    with UniqueCap(alloc(1)) as owner:
+        dropped = owner.get()
+    assert dropped.closed
+    with UniqueCap(alloc(1)) as owner:
+        kept = owner.release()
+        assert not owner
+        with pytest.raises(l4re.Closed):
+            owner.get()
+    with UniqueCap(kept) as owner:
+        owner.reset(owner.get())
+        assert kept.read(0, 1) == b"\0"
+        owner.reset(alloc(1))
+        assert kept.closed
+
+
+def test_claim_100_owners_in_many_threads_free_once() -> None:
+    shared = SharedCap(alloc(1))
+    freed: list[bool] = []
+
+    def use() -> None:
+        with shared as ds:
+            assert ds.size == 1
+
+    for _ in range(8):
+        shared.take()
+    for each in [Background(use) for _ in range(8)]:
+        each.join()
+    assert shared.owners == 1
+    freed.append(shared.release())
+    assert freed == [True]
 
 
 def test_claim_101_closing_what_is_closed_does_nothing_to_whoever_has_the_number_now() -> None:
@@ -216,3 +273,13 @@ def test_claim_106_what_is_allocated_takes_no_number_of_what_was_given_at_the_st
         assert task.wait(PATIENCE) == 0
     for cap in given.values():
         cap.close()
+
+
+def test_claim_104_a_name_that_is_unknown_raises_here_and_names_of_16_characters_work() -> None:
+    name = "sixteen_letters_"
+    assert len(name) == 16
+    with l4re.new_channel().gate as gate, l4re.Env({name: gate}) as env:
+        assert env.get_cap(name) is gate
+        with pytest.raises(l4re.NotFound) as info:
+            env.get_cap(name[:-1])
+        assert info.value.code == l4re.Err.ENOENT

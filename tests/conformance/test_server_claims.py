@@ -316,3 +316,27 @@ def test_a_server_is_handed_no_more_than_the_sender_had_and_gives_no_more_than_i
                 cap.close()
         gives.kept.clear()
         weak.close()
+
+
+# ---- messages that upstream's kernel takes for itself ----
+
+
+class Everything(ServerObject):
+    """Hears whatever comes."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[int, int]] = []
+
+    def dispatch(self, rights: int, ios: Iostream) -> int:
+        self.heard.append((ios.tag.label, ios.get(int)))
+        return 0
+
+
+def test_claim_74_get_infos_without_the_gate_server_right_reaches_the_server_as_a_message() -> None:
+    obj = Everything()
+    with RegistryServer() as server:
+        local = server.registry.register_obj(obj)
+        with Running(server), local.mint(0, Rights.R) as gate:
+            gate.transact(-10, (0x11).to_bytes(8, "little"))
+            gate.transact(-10, (0x10).to_bytes(8, "little"))
+    assert obj.heard == [(-10, 0x11), (-10, 0x10)]

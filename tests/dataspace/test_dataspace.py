@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import gc
 import mmap
 import os
+import resource
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from l4re.cap import import_capability
-from l4re.dataspace import Dataspace
+from l4re.dataspace import Dataspace, dataspace
 from l4re.errors import (
     AccessDenied,
     Busy,
     Closed,
     InvalidArgument,
+    NotSupported,
+    OutOfMemory,
     OutOfRange,
     PermissionDenied,
 )
 from l4re.factory import MemAlloc
-from l4re.linux import memfd
+from l4re.linux import copying, memfd
 from l4re.linux.fd import Fd
 from l4re.linux.memfd import Seal
+from l4re.linux.memory import MemoryGauge
 from l4re.rights import DsFlags, Rights
 from l4re.rm import RegionMap
 from l4re.wire.items import ItemKind
+from support.descriptors import few_descriptors
 from support.processes import Child, Link, processes
 
 PAGE = memfd.PAGE_SIZE
@@ -108,6 +115,7 @@ def test_use_after_close_raises_closed_everywhere(ds: Dataspace, rm: RegionMap) 
         lambda: ds.write(0, b"x"),
         lambda: ds.clear(0, 1),
         lambda: ds.copy_in(0, ds, 0, 1),
+        lambda: ds.allocate(0, 1),
         lambda: rm.attach(ds),
     ]
     for use in uses:
@@ -280,13 +288,255 @@ def test_large_overlapping_copies_are_right_in_both_directions() -> None:
             assert ds.read(dst, size - 1000) == pattern[:size][src : src + size - 1000]
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_parts_of_one_dataspace_that_do_not_overlap_are_copied_like_any_others(same: bool) -> None:
+    half = (1 << 20) + 3
+    with alloc(2 * half) as ds, alloc(half) as other:
+        pattern = os.urandom(half)
+        (ds if same else other).write(0, pattern)
+        assert ds.copy_in(half, ds if same else other, 0, half) == half
+        assert ds.read(half, half) == pattern
+        with ds.dup() as dup:  # the same memory by another name
+            dup.copy_in(1, ds, 0, half)
+            assert ds.read(1, half) == (pattern if same else bytes(half))
+
+
+EDGES = st.integers(0, 6 * PAGE).flatmap(lambda at: st.sampled_from([at, at - at % PAGE, at | 1]))
+
+
+@given(
+    sizes=st.tuples(st.integers(1, 6 * PAGE), st.integers(1, 6 * PAGE)),
+    written=st.lists(st.tuples(st.booleans(), EDGES, st.integers(1, PAGE)), max_size=6),
+    copies=st.lists(st.tuples(EDGES, EDGES, st.integers(0, 7 * PAGE)), min_size=1, max_size=3),
+    step=st.sampled_from([PAGE // 2 + 1, 3 * PAGE, 64 << 20]),
+    works=st.booleans(),
+)
+def test_a_copy_is_exact_and_what_was_never_written_costs_nothing(
+    sizes: tuple[int, int],
+    written: list[tuple[bool, int, int]],
+    copies: list[tuple[int, int, int]],
+    step: int,
+    works: bool,
+) -> None:
+    def never(*_: object) -> int:
+        raise OSError(errno.ENOSYS, "not on this kernel")
+
+    with pytest.MonkeyPatch.context() as patched, alloc(sizes[0]) as source, alloc(sizes[1]) as target:
+        patched.setattr(dataspace, "_SPARSE", 0)
+        patched.setattr(copying, "_STEP", step)
+        if not works:
+            patched.setattr(os, "copy_file_range", never)
+        models = {False: bytearray(sizes[0]), True: bytearray(sizes[1])}
+        for which, at, size in written:
+            ds = target if which else source
+            data = b"\xa5" * max(0, min(size, ds.size - at))
+            if data:
+                ds.write(at, data)
+                models[which][at : at + len(data)] = data
+        for dst, src, size in copies:
+            size = max(0, min(size, target.size - dst, source.size - src))
+            assert target.copy_in(dst, source, src, size) == size
+            models[True][dst : dst + size] = models[False][src : src + size]
+        assert target.read(0, target.size) == models[True]
+        assert source.read(0, source.size) == models[False]
+
+    with alloc(1 << 30) as source, alloc(1 << 30) as target:
+        source.write(5 * PAGE, b"x" * PAGE)
+        target.write(0, b"y" * PAGE)
+        assert target.copy_in(0, source, 0, 1 << 40) == 1 << 30
+        assert memfd.reserved(source.fileno()) == PAGE
+        assert memfd.reserved(target.fileno()) == 2 * PAGE
+        assert target.read(0, 6 * PAGE) == bytes(5 * PAGE) + b"x" * PAGE
+
+
+def test_reserved_memory_is_copied_as_the_zeros_it_is_and_stays_reserved() -> None:
+    with alloc(2 << 20, flags=MemAlloc.F.PINNED) as pinned, alloc(2 << 20) as ds:
+        ds.copy_in(0, pinned, 0, pinned.size)
+        assert memfd.reserved(ds.fileno()) == 0
+        pinned.write(0, b"x" * pinned.size)
+        pinned.copy_in(0, ds, 0, ds.size)
+        assert pinned.read(0, pinned.size) == bytes(pinned.size)
+        assert memfd.reserved(pinned.fileno()) == pinned.size
+
+
 def test_append_mode_set_by_somebody_else_does_no_harm(ds: Dataspace) -> None:
     ds.write(0, b"0123456789")
     fcntl.fcntl(ds.fileno(), fcntl.F_SETFL, os.O_APPEND)  # who shares the open file can do this
     ds.write(PAGE - 1, b"ab")
     ds.clear(2, 3)
+    with alloc(5) as source:
+        source.write(0, b"copy!")
+        ds.copy_in(PAGE + 5, source, 0, 5)
+    ds.allocate(0, ds.size)
     assert ds.read(PAGE - 1, 2) == b"ab"
+    assert ds.read(PAGE + 4, 7) == b"\0copy!\0"
     assert ds.read(0, 10) == b"01\0\0\x0056789"
+
+
+# ---- reserving ----
+
+
+@pytest.mark.parametrize("rights", [Rights.RW, Rights.R])
+def test_a_range_is_reserved_and_keeps_its_contents(rights: Rights) -> None:
+    with alloc(32 * PAGE + 5) as ds, ds.dup() if rights & Rights.W else ds.ro as holder:
+        ds.write(2 * PAGE - 1, b"ab")
+        assert memfd.reserved(ds.fileno()) == 2 * PAGE
+        holder.allocate(3 * PAGE - 1, 2)
+        assert memfd.reserved(ds.fileno()) == 3 * PAGE
+        holder.allocate(0, ds.size)
+        holder.allocate(0, ds.size)
+        assert memfd.reserved(ds.fileno()) == 33 * PAGE
+        assert ds.read(0, ds.size) == bytes(2 * PAGE - 1) + b"ab" + bytes(30 * PAGE + 4)
+        holder.allocate(ds.size, 0)
+        for offset, size in ((ds.size, 1), (0, ds.size + 1), (-1, 1), (0, -1), (1 << 70, 0)):
+            with pytest.raises(OutOfRange, match=str(ds.size)):
+                holder.allocate(offset, size)
+
+
+def test_frozen_memory_can_be_reserved() -> None:
+    with alloc(4 * PAGE) as ds:
+        ds.freeze()
+        ds.allocate(0, PAGE)
+        ds.ro.allocate(PAGE, PAGE)
+        assert memfd.reserved(ds.fileno()) == 2 * PAGE
+
+
+def test_reserving_more_than_there_is_is_refused_and_reserves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with alloc(64 * PAGE) as ds, monkeypatch.context() as patched:
+        ds.write(0, b"x")
+        patched.setattr(dataspace, "_gauge", MemoryGauge(lambda: 16 * PAGE))
+        for holder in (ds, ds.ro):
+            with pytest.raises(OutOfMemory, match=f"{63 * PAGE} bytes .* can give {16 * PAGE}"):
+                holder.allocate(0, ds.size)
+        assert memfd.reserved(ds.fileno()) == PAGE
+        ds.allocate(0, 8 * PAGE)
+        patched.undo()
+        ds.allocate(0, ds.size)
+
+
+def test_readers_of_an_older_kernel_learn_that_they_cannot_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memfd, "_POPULATE_READ", 1 << 20)  # no kernel knows this one
+    with alloc(PAGE) as ds:
+        with pytest.raises(NotSupported, match=r"Linux 5\.14"):
+            ds.ro.allocate(0, PAGE)
+        ds.allocate(0, PAGE)
+
+
+# ---- when it runs out ----
+
+
+def small_memory(folder: Path, size: int) -> str:
+    """Mount a tmpfs that only this process sees, and that ends with it; return why that cannot be done."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_user, new_mounts, private_tree = 0x1000_0000, 0x2_0000, 0x4000 | 0x4_0000
+    user, group = os.getuid(), os.getgid()
+    if libc.unshare(new_mounts if user == 0 else new_user | new_mounts):
+        return os.strerror(ctypes.get_errno())
+    if user:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+            Path("/proc/self", name).write_text(text)
+    for source, target, kind, flags, options in (
+        (b"none", b"/", None, private_tree, None),
+        (b"tmpfs", os.fsencode(folder), b"tmpfs", 0, b"size=%d" % size),
+    ):
+        if libc.mount(source, target, kind, ctypes.c_ulong(flags), options):
+            return os.strerror(ctypes.get_errno())
+    return ""
+
+
+@pytest.mark.processes
+def test_memory_that_runs_out_is_out_of_memory_and_comes_back(start: Callable[..., Child], tmp_path: Path) -> None:
+    """In a file system of 1 MiB, since nobody wants to see all of the machine's memory gone."""
+
+    def small(link: Link) -> None:
+        if why := small_memory(tmp_path, 1 << 20):
+            return link.say(why)
+
+        def memory(size: int) -> Dataspace:
+            fd = os.open(tmp_path, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC)
+            os.truncate(fd, size)
+            return Dataspace(Fd(fd), size)
+
+        with memory(4 << 20) as ds:
+            data = os.urandom(700 << 10)
+            uses: list[Callable[[], None]] = [
+                lambda: ds.write(0, data * 2),
+                lambda: ds.allocate(0, ds.size),
+                lambda: _fill(ds, data),
+            ]
+            for use in uses:
+                with pytest.raises(OutOfMemory, match="No space left"):
+                    use()
+            assert memfd.reserved(ds.fileno()) == 1 << 20
+            assert ds.read(0, len(data)) == data
+        with memory(4 << 20) as ds:  # it came back
+            ds.allocate(0, 1 << 19)
+            for at in (1 << 20, 2 << 20):
+                with pytest.raises(OutOfMemory, match="could not reserve"):
+                    ds.allocate(at, (1 << 19) + PAGE)
+                assert memfd.reserved(ds.fileno()) == 1 << 19
+            ds.allocate(2 << 20, 1 << 19)
+            ds.write(0, data[: 1 << 19])
+        with memory(len(data)) as source, memory(len(data)) as ds:
+            source.write(0, data)
+            with pytest.raises(OutOfMemory, match=f"no memory for {len(data)} bytes"):
+                ds.copy_in(0, source, 0, len(data))
+            part = memfd.reserved(ds.fileno())
+            assert 0 < part < len(data)
+            assert ds.read(0, part // 2) == data[: part // 2]
+        with memory(len(data)) as ds, alloc(len(data)) as source:
+            source.write(0, data)
+            assert ds.copy_in(0, source, 0, len(data)) == len(data)
+            assert ds.read(0, len(data)) == data
+        return link.say("recovered")
+
+    child = start(small)
+    said = child.hear()
+    child.end()
+    if said != "recovered":
+        pytest.skip(f"no file system of one's own: {said}")
+
+
+def _fill(ds: Dataspace, data: bytes) -> None:
+    ds.clear(0, 1 << 40)
+    ds.write(0, data)
+    ds.write(2 << 20, data)
+
+
+@pytest.mark.processes
+def test_address_space_that_runs_out_is_out_of_memory_and_comes_back(start: Callable[..., Child]) -> None:
+    def small(link: Link) -> None:
+        with alloc(64 << 20) as ds, alloc(1 << 20) as little:
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE
+            resource.setrlimit(resource.RLIMIT_AS, (used + (80 << 20), resource.RLIM_INFINITY))
+            rm = RegionMap()
+            with rm.attach(ds):
+                for use in (lambda: rm.attach(ds), lambda: rm.attach(ds.ro), lambda: ds.ro.allocate(0, ds.size)):
+                    with pytest.raises(OutOfMemory):
+                        use()
+                assert rm.stats().regions == 1
+                ds.write(ds.size - 4, b"last")
+                ds.copy_in(0, ds, ds.size - 4, 4)  # these take no address space
+                little.copy_in(0, ds, 0, 1 << 40)
+            with rm.attach(ds) as region:
+                assert bytes(memoryview(region)[:4]) == b"last"
+            assert little.read(0, 4) == b"last"
+            link.say("recovered")
+
+    child = start(small)
+    assert child.hear() == "recovered"
+    child.end()
+
+
+def test_descriptors_that_run_out_are_out_of_memory_and_closing_one_makes_room(ds: Dataspace) -> None:
+    ds.write(0, b"kept")
+    with few_descriptors(1):
+        with ds.dup() as dup:
+            for use in (ds.dup, lambda: ds.ro, lambda: alloc(PAGE), lambda: ds.export(Rights.R)):
+                with pytest.raises(OutOfMemory):
+                    use()
+            assert dup.read(0, 4) == b"kept"
+        assert ds.ro.read(0, 4) == b"kept"
 
 
 # ---- rights ----

@@ -133,6 +133,15 @@ def spawn(gate: l4re.Gate) -> None:
         task.wait()
 
 
+def alloc(gate: l4re.Gate) -> None:
+    """Have memory made, share it with ourselves, use it, drop it."""
+    from l4re.services.mem_alloc import RemoteMemAlloc
+
+    with RemoteMemAlloc(gate).alloc(4096) as ds, ds.ro as reader, l4re.env().rm.attach(ds) as region:
+        memoryview(region)[:4] = b"used"
+        assert reader.read(0, 4) == b"used"
+
+
 def hold(gate: l4re.Gate) -> None:
     gate.call()
     signal.pause()
@@ -140,7 +149,7 @@ def hold(gate: l4re.Gate) -> None:
 
 STEPS: dict[str, Callable[[l4re.Gate], None]] = {
     step.__name__: step
-    for step in (first, call, caps, one_way, one_way_with_caps, impatient, gift, derive, spawn, hold)
+    for step in (first, call, caps, one_way, one_way_with_caps, impatient, gift, derive, spawn, alloc, hold)
 }
 
 
@@ -154,7 +163,7 @@ def main(what: str, point: str, passing: str) -> None:
         serve(arm)
         return
     gate = l4re.env().get_cap("gate", l4re.Gate)
-    if what != "first":
+    if what not in ("first", "alloc"):
         gate.call()
     arm()
     for _ in iter(int, 1) if point != "-" else range(OFTEN):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 import l4re
 from l4re.environment import Env, EnvPage
 from l4re.linux import sealed
+from support.processes import Running
+from support.programs import l4re as l4re_command
 from support.programs import write
 
 
@@ -136,3 +139,128 @@ def test_a_program_may_have_as_many_descriptors_as_the_machine_lets_it() -> None
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 256)); {code}"
     done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
+
+
+# ---- paths and services ----
+
+
+@pytest.fixture
+def names() -> Iterator[l4re.Gate]:
+    """A namespace that is served: ``calc``, ``frames`` in ``dir``, and ``later``, which nobody has filled."""
+    channel = l4re.new_channel()
+    server = l4re.RegistryServer()
+    root, inner = l4re.NamespaceServer(), l4re.NamespaceServer()
+    with server, l4re.MemAlloc().alloc(4096) as frames, channel.gate as calc, channel.svr:
+        inner.register("frames", frames)
+        root.register("dir", inner)
+        root.register("calc", calc)
+        with server.registry.register_obj(root).mint() as gate, Running(server):
+            yield gate
+
+
+def test_a_path_leads_through_namespaces(names: l4re.Gate) -> None:
+    with Env({"names": names}) as env:
+        assert env.get_cap("names") is names
+        assert env.get_cap("/names") is names
+        with env.get_cap("names/dir/frames", l4re.Dataspace) as frames:
+            assert frames.size == 4096
+        with env.get_cap("/names/dir/frames") as again:
+            assert again == frames or again.kind == "dataspace"
+        assert isinstance(env.get_cap("names/calc", Calc), Calc)
+
+
+@pytest.mark.parametrize("path", ["nothing/calc", "names/", "names/none", "//names", "/"])
+def test_a_path_that_leads_nowhere_is_not_found_or_refused(names: l4re.Gate, path: str) -> None:
+    with Env({"names": names}) as env, pytest.raises((l4re.NotFound, l4re.InvalidArgument)):
+        env.get_cap(path)
+
+
+def test_a_path_through_what_is_no_namespace_says_so() -> None:
+    with l4re.MemAlloc().alloc(1) as ds, Env({"ds": ds}) as env:
+        with pytest.raises(l4re.L4Error) as info:
+            env.get_cap("ds/x")
+        assert info.value.code == l4re.Err.ENOTDIR
+
+
+def test_a_name_with_a_slash_in_it_is_found_first() -> None:
+    with l4re.new_channel().gate as gate, Env({"a/b": gate}) as env:
+        assert env.get_cap("a/b") is gate
+
+
+def test_what_the_parent_gave_is_what_the_properties_use(names: l4re.Gate) -> None:
+    with Env(services={"ns": names}) as env:
+        assert {entry.name for entry in env.ns.list()} == {"calc", "dir"}
+        assert dict(env.services) == {"ns": names}
+        assert not env.standalone
+
+
+def test_alone_there_are_defaults_and_no_namespace() -> None:
+    with Env() as env:
+        assert env.standalone
+        assert env.user_factory is env.mem_alloc
+        assert env.scheduler.info().cpus
+        assert env.main_task.pid == os.getpid()
+        with pytest.raises(l4re.NotFound, match="no namespace"):
+            _ = env.ns
+
+
+def test_a_service_that_is_no_gate_is_refused() -> None:
+    ds = l4re.MemAlloc().alloc(1)
+    with Env(services={"mem_alloc": ds}) as env, pytest.raises(l4re.InvalidArgument, match="a dataspace as mem_alloc"):
+        _ = env.mem_alloc
+
+
+@pytest.mark.processes
+def test_a_program_of_a_run_allocates_from_the_root(tmp_path: Path) -> None:
+    program = """
+    import l4re
+    env = l4re.env()
+    before = env.mem_alloc.info()
+    with env.mem_alloc.alloc(100_000, name="mine") as ds:
+        print(ds.name, ds.size, env.mem_alloc.info().quota_used - before.quota_used)
+        ds.freeze()
+    with env.user_factory.create(l4re.Proto.FACTORY, 8192) as inner:
+        try:
+            l4re.Factory(inner).create(l4re.Proto.DATASPACE, 8193)
+        except l4re.OutOfMemory as error:
+            print(error)
+    """
+    write(tmp_path, "program.py", program)
+    script = write(tmp_path, "script.lua", 'L4.default_loader:start({ log = { "it" } }, "rom/program")')
+    run = l4re_command("run", script)
+    assert (run.status, run.err) == (0, "")
+    assert run.out.splitlines() == [
+        "it      | mine 100000 102400",
+        "it      | wanted 12288 bytes, 8192 are left of a quota of 8192",
+    ]
+
+
+class Screen(l4re.VconServer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = b""
+
+    def write(self, data: bytes) -> None:
+        self.text += data
+
+
+class Diary(l4re.ParentServer):
+    def __init__(self) -> None:
+        self.said: list[int] = []
+
+    def exited(self, status: int) -> None:
+        self.said.append(status)
+
+
+@pytest.mark.processes
+def test_log_and_parent_are_whoever_the_parent_says(capfd: pytest.CaptureFixture[str]) -> None:
+    code = "import l4re; e = l4re.env(); e.log.print('to the screen'); e.parent.signal(0, 7); print('to the terminal')"
+    with l4re.RegistryServer() as server:
+        screen, diary = Screen(), Diary()
+        services = {"log": server.registry.register_obj(screen), "parent": server.registry.register_obj(diary)}
+        with Running(server), l4re.spawn([sys.executable, "-c", code], services=services) as task:
+            assert task.wait(60) == 0
+    assert screen.text == b"to the screen\n"
+    assert diary.said == [7]
+    assert capfd.readouterr().out == "to the terminal\n"
+    Env().parent.signal(0, 7)

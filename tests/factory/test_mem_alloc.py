@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -95,10 +96,52 @@ def test_pinned_memory_that_cannot_be_reserved_is_out_of_memory(monkeypatch: pyt
         alloc(PAGE, flags=F.PINNED)
 
 
-def test_super_pages_bring_their_alignment() -> None:
-    with alloc(4 << 20, flags=F.SUPER_PAGES) as ds, RegionMap().attach(ds) as region:
+def test_super_pages_are_reserved_and_bring_their_alignment() -> None:
+    for size in (1, (4 << 20) + 5):
+        with alloc(size, flags=F.SUPER_PAGES) as ds, RegionMap().attach(ds) as region:
+            assert memfd.reserved(ds.fileno()) == region.mapped_size
+            assert region.addr % (2 << 20) == 0
+            assert bytes(region) == bytes(size)
+            region.ndarray()[:] = 1
+            assert memfd.validate(ds.fileno(), size=size, writable=True)
+
+
+def large_pages(address: int) -> int:
+    """The bytes of the mapping at an address that are in large pages."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    assert any(line.startswith(f"{address:x}-") for line in lines)
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("ShmemPmdMapped:"))
+
+
+def can_make_large_pages() -> bool:
+    """Whether this kernel makes large pages of shared memory when it is asked to."""
+    policy = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
+    release = tuple(map(int, os.uname().release.split("-")[0].split(".")[:2]))
+    return release >= (6, 1) and policy.exists() and "[deny]" not in policy.read_text() and PAGE == 4096
+
+
+@pytest.mark.skipif(not can_make_large_pages(), reason="it takes Linux 6.1 with large pages for shared memory")
+def test_super_pages_are_large_for_everybody_who_attaches_them_where_it_fits() -> None:
+    size = (16 << 20) + PAGE
+    with alloc(size, flags=F.SUPER_PAGES) as ds:
+        received = Dataspace(Fd(os.dup(ds.ro.fileno())), size, writable=False)  # without our hints
+        with RegionMap().attach(ds) as mine, RegionMap().attach(received, align=21) as theirs:
+            for region in (mine, theirs):
+                bytes(memoryview(region)[:: 2 << 20])
+                assert large_pages(region.addr) >= 2 << 20
+        received.close()
+
+
+def test_without_room_to_make_large_pages_the_small_ones_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> object:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(memfd, "Mapping", refuse)
+        ds = alloc(2 << 20, flags=F.SUPER_PAGES)
+    with ds, RegionMap().attach(ds) as region:
+        assert memfd.reserved(ds.fileno()) == 2 << 20
         assert region.addr % (2 << 20) == 0
-        region.ndarray()[:] = 1
 
 
 @pytest.mark.parametrize("flags", [0x10, 1 << 20, -1 & ~int(F.FIXED_PADDR)])

@@ -547,23 +547,71 @@ def any_pin_packets(data: bytes) -> None:
     assert _open_descriptors() == before, "descriptors were left behind"
 
 
+class Screen(l4re.VconServer):
+    """Shows nothing."""
+
+    def write(self, data: bytes) -> None:
+        assert len(data) <= 488
+
+
+@cache
+def _services() -> tuple[l4re.RegistryServer, tuple[Any, ...]]:
+    """What a program can serve, but for interrupt controllers and factories; served by this thread."""
+    server = l4re.RegistryServer(spin_us=0)
+    inner = l4re.NamespaceServer()
+    services = (
+        l4re.NamespaceServer(entries=4),
+        Screen(),
+        l4re.EventServer(l4re.EventStreamInfo(1, "one", 0, 0, 0, 0, []), slots=4),
+        l4re.ParentServer(),
+        l4re.RandomServer(),
+        l4re.InhibitorServer({1: "lock"}),
+        l4re.RemoteAccessServer(),
+    )
+    services[0].register("dir", inner)
+    for service in (inner, *services):
+        server.registry.register_obj(service)
+    return server, (inner, *services)
+
+
+_SPOKEN = (
+    *(l4re.Proto.IRQ, l4re.Proto.FACTORY, l4re.Proto.META, 0, l4re.Proto.NAMESPACE, l4re.Proto.LOG, l4re.Proto.EVENT),
+    *(l4re.Proto.PARENT, l4re.Proto.INHIBITOR, l4re.Proto.REMOTE_ACCESS, l4re.Proto.DATASPACE),
+)
+
+
 @target
 def any_service(data: bytes) -> None:
-    """Requests to an interrupt controller and to a factory."""
+    """Requests to everything that a program can serve, with and without capabilities."""
     source = Source(data)
+    _, more = _services()
     with l4re.IcuServer(3) as icu:
-        services = (icu, l4re.FactoryServer(l4re.env().factory))
+        services = (icu, l4re.FactoryServer(l4re.env().factory), *more)
+        memory = _caps()[0]
+        makers: tuple[Callable[[], l4re.Capability], ...] = (
+            *(memory.dup, Irq.create, l4re.Semaphore.create),  # type: ignore[union-attr]
+            *(lambda: l4re.new_channel().gate, lambda: l4re.new_channel().svr),
+        )
         while source:
-            service = services[source.number(1) & 1]
-            label = source.choose((l4re.Proto.IRQ, l4re.Proto.FACTORY, l4re.Proto.META, 0))
-            with suppress(L4Error):
-                answer = service.serve_request(source.number(1) & 3, label, source.blob()[:504], b"", ())
-                assert answer is not None
-                for cap in answer[3]:
+            service = source.choose(services)
+            label, rights, words = source.choose(_SPOKEN), source.number(1), source.blob()[:504]
+            caps = (source.choose(makers)(),) if rights & 4 else (None,) if rights & 8 else ()
+            try:
+                answer = service.serve_request(rights & 3, label, words, b"", caps)
+                for cap in answer[3] if answer is not None else ():  # one-way operations have none
                     if cap is not None:
+                        cap.export().failed()
                         cap.close()
+            except L4Error:
+                pass
             icu.pulse(source.number(1) % 3)
-        assert icu.bound == ()
+        inner, names, *rest = more
+        assert len(names.names) <= 4
+        for space in (inner, names):
+            space.close()
+        names.register("dir", inner)
+        for controller in (each for each in rest if isinstance(each, l4re.IcuServer)):
+            l4re.IcuServer.close(controller)
 
 
 @target
@@ -594,6 +642,7 @@ def warm() -> None:
     _caps()
     _live()
     _lied_to()
+    _services()
     for function in TARGETS.values():
         function(b"")
 
@@ -606,6 +655,9 @@ def cool() -> None:
     live.irq.close()
     live.server.close()
     _lied_to.server.close()  # type: ignore[attr-defined]
+    server, services = _services()
+    server.close()
+    services[3].close()
     for cap in _caps():
         if cap is not None:
             cap.close()
@@ -614,5 +666,5 @@ def cool() -> None:
             os.close(end)
         else:
             end.close()
-    for kept in (_kept, _caps, _live, _lied_to):
+    for kept in (_kept, _caps, _live, _lied_to, _services):
         kept.cache_clear()

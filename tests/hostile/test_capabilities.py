@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from collections.abc import Callable
@@ -32,6 +33,22 @@ def _memory(size: int = 4096, seals: int = FIXED, mode: int = os.O_RDWR) -> Call
         return [fd]
 
     return make
+
+
+def _huge(stack: ExitStack) -> list[int]:
+    """Memory of the pool of huge pages, sealed as it should be; where there is no such thing, none at all."""
+    try:
+        fd = os.memfd_create("huge", os.MFD_ALLOW_SEALING | os.MFD_HUGETLB)
+    except OSError:
+        return []
+    stack.callback(os.close, fd)
+    os.ftruncate(fd, HUGE)
+    fcntl.fcntl(fd, 1033, FIXED)
+    return [fd]
+
+
+def _both(*makers: Callable[[ExitStack], list[int]]) -> Callable[[ExitStack], list[int]]:
+    return lambda stack: [fd for make in makers for fd in make(stack)]
 
 
 def _pipe(*order: int) -> Callable[[ExitStack], list[int]]:
@@ -68,6 +85,7 @@ def _socket(kind: int) -> Callable[[ExitStack], list[int]]:
 _DS, _GATE, _IRQ, _SVR = ItemKind.DATASPACE, ItemKind.GATE, ItemKind.IRQ, ItemKind.RECEIVE
 _SEM = ItemKind.SEMAPHORE
 READ, WRITE, SOCK = 0, 1, 2
+HUGE = 2 << 20
 
 LIES: dict[str, Claim] = {
     "an unknown kind": (200, 15, 0, _memory()),
@@ -93,7 +111,11 @@ LIES: dict[str, Claim] = {
     "a dataspace that is a folder": (_DS, 4, 4096, _file("/", os.O_RDONLY)),
     "a dataspace that is a pipe": (_DS, 4, 4096, _pipe(READ)),
     "a dataspace of no descriptor": (_DS, 5, 4096, _pipe()),
+    "a dataspace of huge pages": (_DS, 5, HUGE, _huge),
     "a dataspace of two descriptors": (_DS, 5, 4096, _pipe(SOCK, SOCK)),
+    "a dataspace of two memories": (_DS, 5, 4096, _both(_memory(), _memory(mode=os.O_RDONLY))),
+    "a dataspace of two that can write": (_DS, 5, 4096, _both(_memory(), _memory())),
+    "a dataspace of three descriptors": (_DS, 5, 4096, _both(_memory(), _memory(), _memory())),
     "a gate that is a pipe": (_GATE, 7, 0, _pipe(WRITE)),
     "a gate that is memory": (_GATE, 7, 0, _memory()),
     "a gate that is a stream": (_GATE, 7, 0, _socket(socket.SOCK_STREAM)),

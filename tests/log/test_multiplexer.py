@@ -11,6 +11,7 @@ import pytest
 
 from l4re.linux.fd import Fd
 from l4re.log import Console, Multiplexer, Tag
+from l4re.log.multiplexer import Voice
 from l4re.testing import wait_until
 
 
@@ -148,3 +149,65 @@ def test_colours_are_the_consoles_choice(colours: bool, expected: str) -> None:
             say(one, "x\n")
         assert log.flush(10)
     assert output.getvalue() == expected
+
+
+# ---- voices: lines without a pipe ----
+
+
+def test_a_voice_says_whole_lines_and_in_the_end_the_rest(log: Multiplexer, output: io.StringIO) -> None:
+    voice = log.voice(Tag("voice"))
+    for piece in (b"on", b"e\ntw", b"o\nthr"):
+        voice.write(piece)
+    assert log.flush(10)
+    assert output.getvalue() == "voice   | one\nvoice   | two\n"
+    voice.close()
+    assert log.flush(10)
+    assert output.getvalue().endswith("voice   | thr\n")
+
+
+def test_a_voice_never_waits_and_tells_what_was_lost() -> None:
+    output = Slow()
+    line = b"x" * 999 + b"\n"
+    with Multiplexer(Console(output)) as log:
+        loud, quiet = log.voice(Tag("loud")), log.voice(Tag("quiet"))
+        spoken = 2 * Voice.ROOM // len(line)
+        for _ in range(spoken):
+            loud.write(line)  # nobody reads meanwhile
+        quiet.write(b"still heard\n")
+        output.may.set()
+        assert log.flush(60)
+        loud.write(b"again\n")
+        assert log.flush(60)
+    lines = output.getvalue().splitlines()
+    kept = sum("xxx" in each for each in lines)
+    (lost,) = [int(each.split("[")[1].split()[0]) for each in lines if "were lost here" in each]
+    assert lost == (spoken - kept) * len(line) > 0
+    assert kept * len(line) <= Voice.ROOM
+    assert {"quiet   | still heard", "loud    | again"} <= set(lines)
+
+
+def test_what_was_said_before_the_end_is_printed_and_nothing_after_it(output: io.StringIO) -> None:
+    log = Multiplexer(Console(output))
+    voice = log.voice(Tag("voice"))
+    voice.write(b"before\n")
+    log.close()
+    voice.write(b"after\n")
+    voice.close()
+    assert output.getvalue() == "voice   | before\n"
+
+
+def test_voices_of_many_threads_mix_line_by_line(log: Multiplexer, output: io.StringIO) -> None:
+    def speak(number: int) -> None:
+        voice = log.voice(Tag(str(number)))
+        for turn in range(200):
+            voice.write(f"{number} says {turn}\n".encode())
+
+    threads = [threading.Thread(target=speak, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert log.flush(10)
+    for number in range(4):
+        said = [line for line in output.getvalue().splitlines() if line.startswith(f"{number} ")]
+        assert said == [f"{number}       | {number} says {turn}" for turn in range(200)]

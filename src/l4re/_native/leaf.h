@@ -52,6 +52,9 @@ int leaf_loop_init(PyObject *module);
 int leaf_timer_init(PyObject *module);
 int leaf_watch_init(PyObject *module);
 
+/* word.c: words in shared memory, in an order that others see */
+int leaf_word_init(PyObject *module);
+
 /* memory.c: capabilities to memory in messages */
 int leaf_memory_init(PyObject *module);
 

@@ -49,9 +49,11 @@ class Lease:
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class Mapping:
-    """A shared mapping of a memfd sealed against shrinking.
+    """A mapping of a memfd sealed against shrinking.
 
-    ``addr`` 0 searches, any other raises FileExistsError if it is taken.
+    ``addr`` 0 searches, any other raises FileExistsError if it is taken. ``fd`` -1: no memory, a range that keeps
+    others out; with ``private`` zeroed memory of this process. A ``host`` is a mapping without memory, and the place
+    is in its range: at ``addr``, or the first free one from there with ``search``.
     """
 
     closed_error: ClassVar[type[Exception]]  # what asking for a view raises after unmap()
@@ -65,6 +67,9 @@ class Mapping:
         align: int = ...,
         populate: bool = ...,
         huge: bool = ...,
+        private: bool = ...,
+        host: Mapping | None = ...,
+        search: bool = ...,
     ) -> Self: ...
     @property
     def address(self) -> int:
@@ -76,8 +81,20 @@ class Mapping:
     def mapped_size(self) -> int:
         """Bytes of address space: ``size`` rounded up to whole pages."""
     @property
+    def offset(self) -> int:
+        """Where in the memory it begins, in bytes."""
+    @property
     def readonly(self) -> bool:
         """Whether writing through it is refused."""
+    @property
+    def private(self) -> bool:
+        """Whether what is written stays in this process."""
+    @property
+    def hollow(self) -> bool:
+        """Whether there is no memory behind it."""
+    @property
+    def kept(self) -> bool:
+        """Whether it stays until ``unmap``, whoever forgets it."""
     @property
     def mapped(self) -> bool:
         """Whether it is in the address space."""
@@ -86,6 +103,12 @@ class Mapping:
         """How many views of it are alive."""
     def unmap(self) -> bool:
         """Take it out of the address space; False: it was not there. BufferError while views are alive."""
+    def cut(self, first: int, last: int, /) -> Self | None:
+        """Take out bytes, whole pages but not all; what follows them is returned. BufferError while views are alive."""
+    def keep(self) -> None:
+        """Stay until ``unmap``."""
+    def populate(self, first: int, last: int, write: bool, /) -> None:
+        """Have the pages of a range present."""
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 # ---- process.c ----
@@ -98,6 +121,9 @@ def spawn(
     stdio: tuple[int, int, int],
     cwd: bytes | None,
     pid_at: int,
+    cpus: bytes | None,
+    nice: int,
+    cgroup: int,
     /,
 ) -> tuple[int, int, int, int]: ...
 
@@ -109,6 +135,10 @@ def set_timer(fd: int, at_ns: int, /) -> None: ...
 def watches() -> int: ...
 def watch_memory(set: int, fd: int, /) -> int: ...
 def gone(set: int, /) -> list[int]: ...
+
+# ---- word.c ----
+def load_word(buffer: Any, offset: int, /) -> int: ...
+def store_word(buffer: Any, offset: int, value: int, /) -> None: ...
 
 # ---- session.c, loop.c ----
 # Why a call gave no answer.

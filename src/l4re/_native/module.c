@@ -6,7 +6,7 @@ static int exec_module(PyObject *module)
     return leaf_fork_init(module) || leaf_fd_init(module) || leaf_io_init(module) || leaf_region_init(module) ||
            leaf_session_init(module) || leaf_caller_init(module) || leaf_handler_init(module) ||
            leaf_loop_init(module) || leaf_memory_init(module) || leaf_timer_init(module) || leaf_watch_init(module) ||
-           leaf_process_init(module) ? -1 : 0;
+           leaf_word_init(module) || leaf_process_init(module) ? -1 : 0;
 }
 
 static PyModuleDef_Slot slots[] = {

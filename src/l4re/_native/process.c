@@ -27,7 +27,7 @@
 #endif
 
 enum { STACK = 64 * 1024, FIRST = 3, PID_DIGITS = 10, ALL_SEALS = 1 | 2 | 4 | 8 };
-enum stage { STARTED, PARENT_GONE, GROUP, DESCRIPTORS, DIRECTORY, PAGE, EXECUTE };
+enum stage { STARTED, PARENT_GONE, GROUP, DESCRIPTORS, DIRECTORY, PAGE, EXECUTE, CPUS, CGROUP };
 
 struct plan {
     const char *path, *cwd;
@@ -35,6 +35,10 @@ struct plan {
     const int *fds;
     int *moved;                  /* count descriptors, out of the way of their places */
     int count, stdio[3];         /* -1: inherit ours */
+    const char *cpus;            /* a mask of them; NULL: ours */
+    Py_ssize_t cpus_size;
+    int nice;                    /* how urgent on these */
+    int cgroup;                  /* the cgroup.procs that it writes itself into; -1: our cgroup */
     long long pid_at;            /* where in fds[0] the pid goes; -1: nowhere */
     pid_t parent;
     enum stage stage;            /* what failed */
@@ -105,6 +109,13 @@ static int child(void *argument)
         give_up(plan, PARENT_GONE);
     if (setpgid(0, 0) < 0)
         give_up(plan, GROUP);
+    if (plan->cgroup >= 0 && write(plan->cgroup, "0", 1) != 1)
+        give_up(plan, CGROUP);
+    if (plan->cpus) {
+        if (sched_setaffinity(0, (size_t)plan->cpus_size, (const cpu_set_t *)plan->cpus) < 0)
+            give_up(plan, CPUS);
+        setpriority(PRIO_PROCESS, 0, plan->nice);   /* or as we are: whoever asks for more knows what we may */
+    }
     if (!place_descriptors(plan))
         give_up(plan, DESCRIPTORS);
     if (plan->cwd && chdir(plan->cwd) < 0)
@@ -165,16 +176,17 @@ static int *numbers_of(PyObject *tuple)
     return numbers ? numbers : (int *)PyErr_NoMemory();
 }
 
-/* spawn(path, argv, envp, fds, stdio, cwd, pid_at) -> (pid, pidfd, stage, errno)
- * `fds` become 3, 4, ...; stage 0: it runs. Otherwise `errno` says why that stage
+/* spawn(path, argv, envp, fds, stdio, cwd, pid_at, cpus, nice, cgroup) -> (pid, pidfd, stage, errno)
+ * `fds` become 3, 4, ...; `cpus` is a mask of whole words or None, then `nice` does not count. Stage 0: it runs. Otherwise `errno` says why that stage
  * failed, nothing is left of the child, and pid and pidfd are -1. */
 static PyObject *py_spawn(PyObject *self, PyObject *args)
 {
     (void)self;
     struct plan plan = {.parent = getpid()};
     PyObject *argv, *envp, *fds, *cwd;
-    if (!PyArg_ParseTuple(args, "yO!O!O!(iii)OL:spawn", &plan.path, &PyTuple_Type, &argv, &PyTuple_Type, &envp,
-                          &PyTuple_Type, &fds, &plan.stdio[0], &plan.stdio[1], &plan.stdio[2], &cwd, &plan.pid_at))
+    if (!PyArg_ParseTuple(args, "yO!O!O!(iii)OLz#ii:spawn", &plan.path, &PyTuple_Type, &argv, &PyTuple_Type, &envp,
+                          &PyTuple_Type, &fds, &plan.stdio[0], &plan.stdio[1], &plan.stdio[2], &cwd, &plan.pid_at,
+                          &plan.cpus, &plan.cpus_size, &plan.nice, &plan.cgroup))
         return NULL;
     if (cwd != Py_None && PyBytes_AsStringAndSize(cwd, (char **)&plan.cwd, NULL) < 0)
         return NULL;
@@ -207,7 +219,8 @@ static PyObject *py_spawn(PyObject *self, PyObject *args)
 
 static PyMethodDef methods[] = {
     {"spawn", py_spawn, METH_VARARGS,
-     "spawn(path, argv, envp, fds, stdio, cwd, pid_at) -> (pid, pidfd, stage, errno): run a program with fds at 3, 4, ..."},
+     "spawn(path, argv, envp, fds, stdio, cwd, pid_at, cpus, nice, cgroup) -> (pid, pidfd, stage, errno): "
+     "run a program with fds at 3, 4, ..."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import IO, NamedTuple, cast
+from typing import IO, Final, NamedTuple, cast
 
 from l4re.boot.program import Command, find_command
 from l4re.boot.task import Task, reap_abandoned
 from l4re.cap import Capability, Export
 from l4re.environment.env import VARIABLE
-from l4re.environment.page import PID_AT, CapEntry, EnvPage, check_name
+from l4re.environment.env import env as environment
+from l4re.environment.page import PID_AT, SERVICES, CapEntry, EnvPage, check_name
 from l4re.errors import InvalidArgument, WrongType, error_from_code
 from l4re.gate import Svr
 from l4re.interface import Interface
 from l4re.linux import process, sealed
+from l4re.linux.cgroup import MemoryGroup
 from l4re.linux.fd import Fd
+from l4re.linux.limit import exhausted
 from l4re.linux.null import no_input
 from l4re.log.multiplexer import Multiplexer, shared_multiplexer
 from l4re.log.tag import Tag
@@ -29,6 +32,8 @@ __all__ = ["Grant", "launch", "spawn"]
 
 _FIRST_FD = 3
 _OURS = "L4RE_"
+#: Seconds that a scheduler has to say where a program belongs.
+_PATIENCE: Final = 10.0
 
 
 class Grant(NamedTuple):
@@ -42,6 +47,7 @@ def spawn(
     program: Sequence[str | os.PathLike[str]],
     *,
     caps: Mapping[str, Capability | Interface] | None = None,
+    services: Mapping[str, Capability | Interface] | None = None,
     log: str | Sequence[str | int] | None = None,
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
@@ -51,6 +57,9 @@ def spawn(
 
     ``program`` is a path or a name along ``PATH``; a ``*.py`` is run with this interpreter. The program finds the
     capabilities in :func:`l4re.env`; they stay ours as well, except receive rights, which move.
+
+    ``services`` are what its environment leads to beside: ``mem_alloc``, ``scheduler``, ``ns``, ``parent``, ``log``.
+    Those that are not named here are ours, if our parent gave us one.
 
     ``log=None``: it prints where we print. ``log=("client", "green")``: line by line under that tag, on our
     standard output. ``env=None``: our environment variables without those that start with ``L4RE_``; otherwise
@@ -66,20 +75,32 @@ def spawn(
     """
     variables = _variables(env)
     command = find_command(program, variables)
-    grants: dict[str, Grant] = {}
-    for name, cap in (caps or {}).items():
-        held = cap.cap if isinstance(cap, Interface) else cap
-        if not isinstance(held, Capability):
-            raise WrongType(f"caps[{name!r}] is no capability: {cap!r}")
-        grants[name] = Grant(held)
     return launch(
         command,
-        grants=grants,
+        grants=_grants("caps", caps or {}),
+        services=_grants("services", {**environment().services, **_known(services or {})}),
         log=None if log is None else Tag.of(log),
         env=variables,
         cwd=None if cwd is None else os.fspath(cwd),
         stdin=_number(stdin),
     )
+
+
+def _grants(what: str, caps: Mapping[str, Capability | Interface]) -> dict[str, Grant]:
+    grants: dict[str, Grant] = {}
+    for name, cap in caps.items():
+        held = cap.cap if isinstance(cap, Interface) else cap
+        if not isinstance(held, Capability):
+            raise WrongType(f"{what}[{name!r}] is no capability: {cap!r}")
+        grants[name] = Grant(held)
+    return grants
+
+
+def _known(services: Mapping[str, Capability | Interface]) -> Mapping[str, Capability | Interface]:
+    for name in services:
+        if name not in SERVICES:
+            raise InvalidArgument(f"services[{name!r}]: a program knows {', '.join(SERVICES)}; name others in caps")
+    return services
 
 
 def launch(
@@ -92,18 +113,21 @@ def launch(
     multiplexer: Multiplexer | None = None,
     cwd: str | None = None,
     stdin: int | None = None,
+    group: MemoryGroup | None = None,
 ) -> Task:
     """Start ``command`` with ``grants``; the part of :func:`spawn` that a loader shares.
 
-    ``services`` are those of `environment.page.SERVICES` that the program is given. ``env`` is taken as it is, plus
-    what the program needs to find its capabilities. With a tag its output goes to ``multiplexer``, by default the
-    one of this process.
+    ``services`` are those of `environment.page.SERVICES` that the program is given; it starts where its scheduler,
+    if there is one, says that it belongs. ``env`` is taken as it is, plus what the program needs to find its
+    capabilities. With a tag its output goes to ``multiplexer``, by default the one of this process. It is in ``group``
+    from its first instruction on.
     """
     reap_abandoned()
     if log is not None and multiplexer is None:
         multiplexer = shared_multiplexer()
     variables = {**_checked(env), VARIABLE: str(_FIRST_FD)}
     variables.setdefault("PYTHONUNBUFFERED", "1")
+    placed = _placed((services or {}).get("scheduler"))
     exports: list[Export] = []
     closing: list[Fd] = []
     try:
@@ -116,6 +140,8 @@ def launch(
         if stdin is None:
             closing.append(no_input())
             stdin = closing[-1].fileno()
+        if group is not None:
+            closing.append(entrance := group.entrance())
         output = -1
         if log is not None and multiplexer is not None:
             closing.append(multiplexer.add(log))
@@ -128,6 +154,8 @@ def launch(
             stdio=(stdin, output, output),
             cwd=cwd,
             pid_at=PID_AT,
+            placed=placed,
+            cgroup=-1 if group is None else entrance.fileno(),
         )
     except BaseException as error:
         for export in exports:
@@ -144,6 +172,16 @@ def launch(
             export.on_task(started.pidfd.fileno())
         export.done()
     return task
+
+
+def _placed(scheduler: Grant | None) -> tuple[frozenset[int], int] | None:
+    """Ask the scheduler where a program belongs, before there is one."""
+    if scheduler is None:
+        return None
+    from l4re.services.scheduler import Scheduler
+
+    place = Scheduler(scheduler.cap).within(_PATIENCE).place()
+    return place.cpus, place.nice
 
 
 def _export(grants: Mapping[str, Grant], exports: list[Export], fds: list[int]) -> tuple[CapEntry, ...]:
@@ -184,15 +222,13 @@ def _number(stdin: int | IO[str] | IO[bytes] | None) -> int | None:
 
 
 def _refusal(error: OSError, command: Command, cwd: str | None) -> Exception:
-    why = error.strerror or str(error)
-    if not isinstance(error, process.StartFailed):
-        text = f"cannot start {command.name}: {why}"
-    elif error.stage == process.Stage.DIRECTORY:
+    stage = error.stage if isinstance(error, process.StartFailed) else None
+    if stage == process.Stage.DIRECTORY:
         text = f"cannot start {command.name} in {cwd}: {os.strerror(error.errno or 0)}"
-    elif error.stage == process.Stage.EXECUTE:
+    elif stage == process.Stage.EXECUTE:
         text = f"cannot execute {command.path}: {os.strerror(error.errno or 0)}"
         if error.errno == 2:
             text += " (the file is there: the interpreter named in its first line is not)"
     else:
-        text = f"cannot start {command.name}: {why}"
+        return exhausted(f"cannot start {command.name}", error)
     return error_from_code(-(error.errno or 5), text)

@@ -9,6 +9,7 @@ does is left to their rooms; each registers its importer here.
 """
 
 from l4re.cap.capability import AtMost, Capability
+from l4re.cap.owners import SharedCap, UniqueCap
 from l4re.cap.transfer import (
     Export,
     capability_behind,
@@ -23,6 +24,8 @@ __all__ = [
     "AtMost",
     "Capability",
     "Export",
+    "SharedCap",
+    "UniqueCap",
     "capability_behind",
     "export_all",
     "import_all",

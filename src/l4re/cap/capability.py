@@ -48,9 +48,18 @@ class Capability:
         """Return the descriptor that stands for it, lent; :class:`Closed` afterwards."""
         raise NotImplementedError
 
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is left behind it: the server of a gate, the receiver of an IRQ. Memory never goes so."""
+        return False
+
     def dup(self) -> Self:
         """Return a capability of the caller's own to the same object, with the same rights."""
         raise NotImplementedError
+
+    def dup_local(self) -> Self:
+        """Return one that stays in this process: to what is served here, it keeps nobody's loop from ending."""
+        return self.dup()
 
     def export(self, rights: Rights | None = None) -> Export:
         """Prepare a hand-over to another process, weakened to ``rights``.

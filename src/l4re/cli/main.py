@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 from l4re.cli.bench import Bench
+from l4re.cli.broken import leave_broken_output
 from l4re.cli.check import Check
+from l4re.cli.doctor import Doctor
+from l4re.cli.env import ShowEnv
 from l4re.cli.run import Run
 
-__all__ = ["Command", "main"]
+__all__ = ["COMMANDS", "Command", "main"]
 
 
 class Command(Protocol):
@@ -30,7 +33,7 @@ class Command(Protocol):
         """Do it; ``words`` are those behind ``--``. Returns the exit status."""
 
 
-_COMMANDS: tuple[type[Command], ...] = (Run, Check, Bench)
+COMMANDS: tuple[type[Command], ...] = (Run, Check, ShowEnv, Doctor, Bench)
 
 
 class _Version(argparse.Action):
@@ -62,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
-    for command in _COMMANDS:
+    for command in COMMANDS:
         about = inspect.getdoc(command) or ""
         one = commands.add_parser(
             command.name,
@@ -79,4 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = options.do(options, rest)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError as error:
+        return leave_broken_output(error)
     return status

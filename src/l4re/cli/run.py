@@ -13,6 +13,7 @@ from l4re.cli.broken import leave_broken_output
 __all__ = ["Run"]
 
 _MISUSED = 2
+_UNITS = {unit: 1 << 10 * step for step, unit in enumerate(("", "K", "M", "G", "T"))}
 
 
 class Run:
@@ -26,7 +27,7 @@ class Run:
     """
 
     name: ClassVar[str] = "run"
-    usage: ClassVar[str] = "l4re run SCRIPT [--rom DIR ...] [--no-color] [-- ARGS]"
+    usage: ClassVar[str] = "l4re run SCRIPT [--rom DIR ...] [--quota SIZE] [--memory-max SIZE] [--no-color] [-- ARGS]"
 
     @staticmethod
     def arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +40,18 @@ class Run:
             action="extend",
             default=[],
             help="where programs and modules are looked for, in this order (default: the script's own folder)",
+        )
+        parser.add_argument(
+            "--quota",
+            metavar="SIZE",
+            type=_size,
+            help="bytes of dataspaces that all programs have together, as in 512M (default: what the machine has)",
+        )
+        parser.add_argument(
+            "--memory-max",
+            metavar="SIZE",
+            type=_size,
+            help="bytes of memory of any kind, which the kernel enforces (needs a cgroup of ours: see l4re doctor)",
         )
         parser.add_argument(
             "--no-color", dest="color", action="store_false", help="no colours, also on a terminal (as NO_COLOR does)"
@@ -62,7 +75,11 @@ class Run:
         from l4re.ned import run as run_script
 
         console = Console(colours=None if options.color else False, on_broken=lambda: root.stop(signal.SIGPIPE))
-        root = Root(console)
+        try:
+            root = Root(console, quota=options.quota, memory_max=options.memory_max)
+        except L4Error as error:
+            print(f"l4re: {error}", file=sys.stderr)
+            return _MISUSED
         try:
             status = run_script(script, rom=rom, arguments=words, root=root)
         except (ScriptError, L4Error) as error:
@@ -74,3 +91,10 @@ class Run:
         finally:
             root.close()
         return status if console.error is None else leave_broken_output(console.error)
+
+
+def _size(text: str) -> int:
+    number, unit = (text[:-1], text[-1:].upper()) if text[-1:].isalpha() else (text, "")
+    if not (number.isascii() and number.isdecimal()) or unit not in _UNITS or not int(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: a number of bytes, or of K, M, G, T as in 512M")
+    return int(number) * _UNITS[unit]

@@ -9,34 +9,36 @@ from __future__ import annotations
 
 import errno
 import operator
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, NoReturn, ParamSpec, TypeAlias, TypeVar
 
 from l4re._native import leaf
 from l4re.cap import Capability, Export, register_kind
 from l4re.errors import (
     AccessDenied,
-    AddressNotAvailable,
     Busy,
     Closed,
     InvalidArgument,
     L4Error,
     NotSupported,
-    OutOfMemory,
     OutOfRange,
     PermissionDenied,
 )
-from l4re.linux import maps, memfd
+from l4re.linux import copying, maps, memfd
 from l4re.linux.fd import Fd
 from l4re.linux.memfd import Mapping, Seal
+from l4re.linux.memory import MemoryGauge
 from l4re.rights import DsFlags, Rights
 from l4re.wire.items import ItemKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Buffer
 
 __all__ = ["NO_HINTS", "Dataspace", "DataspaceInfo", "Hints"]
 
 M = TypeVar("M", bound=Mapping)
+P = ParamSpec("P")
 
 _PAGE = memfd.PAGE_SIZE
 _CHUNK = 1 << 20
@@ -45,6 +47,9 @@ _W, _R = int(Rights.W), int(Rights.R)
 _RO, _RW = Rights.R, Rights.RW
 _DATASPACE = ItemKind.DATASPACE
 _ANY_WRITE = int(Seal.ANY_WRITE)
+#: From here on what was never written is looked for, and not copied.
+_SPARSE = 1 << 20
+_gauge = MemoryGauge()
 
 
 class DataspaceInfo(NamedTuple):
@@ -334,7 +339,7 @@ class Dataspace(Capability, leaf.Memory):
                 view = memoryview(data)
                 data = view.cast("B") if view.nbytes else b""
             offset, _ = self._range(offset, len(data))
-            _write_at(fd.fileno(), offset, data)
+            _writing(fd.fileno(), memfd.write_at, fd.fileno(), offset, data)
         finally:
             del fd
 
@@ -358,10 +363,29 @@ class Dataspace(Capability, leaf.Memory):
             end = max(offset, min(offset + size, self._size))
             if seals := memfd.get_seals(fd.fileno()) & _ANY_WRITE:
                 raise AccessDenied(_sealed_text(seals), wanted=Rights.W, held=Rights.R)
-            for begin, after in memfd.extents(fd.fileno(), offset, end):
-                for at in range(begin, after, _CHUNK):
-                    _write_at(fd.fileno(), at, _ZEROS[: min(_CHUNK, after - at)])
+            _fill_with_zeros(fd.fileno(), offset, end)
             return end - offset
+        finally:
+            del fd
+
+    def allocate(self, offset: int, size: int) -> None:
+        """Reserve the pages of a range, so that whoever touches them later finds them. Their contents stay.
+
+        It takes no right: who may read memory may have it, and a reader's pages count as the writer's.
+
+        Raises:
+            OutOfRange: they are not all inside.
+            OutOfMemory: the machine or its cgroup cannot give them.
+            NotSupported: through a read-only capability, on Linux before 5.14.
+        """
+        fd = self._use()
+        try:
+            offset, size = self._range(offset, size)
+            if not size:
+                return
+            most = min(size, max(0, self._size - memfd.reserved(fd.fileno())))  # a part may be there
+            _gauge.charge(most)
+            (memfd.reserve if self._writable else memfd.populate)(fd.fileno(), size, offset)
         finally:
             del fd
 
@@ -369,12 +393,15 @@ class Dataspace(Capability, leaf.Memory):
         """Copy a range of another dataspace into this one, cut at both ends; return how many bytes that were.
 
         The copy is a snapshot: later changes on either side do not show on the other. Overlapping ranges of one
-        dataspace are copied as if through a buffer.
+        dataspace are copied as if through a buffer. The kernel copies; neither side needs to be attached. What was
+        never written there costs no memory here, of copies of 1 MiB and more. Who has attached both, and copies again
+        and again, is faster through the regions.
 
         Raises:
             AccessDenied: without W here, or sealed.
-            InvalidArgument: ``src_ds`` is not a dataspace.
+            InvalidArgument: ``src_ds`` is not a dataspace, or one of another provider (`RemoteDataspace`).
             OutOfRange: an offset or the size is negative.
+            OutOfMemory: the pages cannot be had; a part may have been copied.
         """
         fd = self._use()
         try:
@@ -387,10 +414,11 @@ class Dataspace(Capability, leaf.Memory):
             source = src_ds._use()
             try:
                 size = max(0, min(size, self._size - dst, src_ds._size - src))
-                steps = range(0, size, _CHUNK)
-                for at in reversed(steps) if dst > src else steps:
-                    data = memfd.read_at(source.fileno(), src + at, min(_CHUNK, size - at))
-                    _write_at(fd.fileno(), dst + at, data)
+                if abs(dst - src) < size and self._key() == src_ds._key():
+                    copy = copying.copy_buffered
+                else:
+                    copy = copying.copy if size < _SPARSE else _copy_sparse
+                _writing(fd.fileno(), copy, source.fileno(), src, fd.fileno(), dst, size)
                 return size
             finally:
                 del source
@@ -408,15 +436,20 @@ class Dataspace(Capability, leaf.Memory):
         addr: int = 0,
         align: int = 12,
         eager: bool = False,
+        private: bool = False,
+        host: Mapping | None = None,
+        search: bool = False,
     ) -> M:
         """Map a part into this address space: the step below ``attach``, which keeps the books.
 
-        Without ``size``: up to the end. ``writable`` None maps with the rights there are. ``addr`` 0 searches.
+        Without ``size``: up to the end. ``writable`` None maps with the rights there are. ``addr`` 0 searches. What is
+        written to a ``private`` mapping stays there. A ``host`` is a mapping without memory that this one replaces a
+        part of, at ``addr``, or with ``search`` at the first free address from there.
 
         Raises:
-            PermissionDenied: ``writable`` without W, or sealed.
+            PermissionDenied: ``writable`` without W, or sealed, and not ``private``.
             OutOfRange: the part is not all inside.
-            AddressNotAvailable: something is there, or the kernel does not give this address out.
+            AddressNotAvailable: something is there, the kernel does not give this address out, or the host is full.
             OutOfMemory: no address space or no slot for one more mapping.
         """
         fd = self._use()
@@ -433,42 +466,38 @@ class Dataspace(Capability, leaf.Memory):
                 raise OutOfRange(
                     f"{size} bytes from offset {offset} reach beyond the end of a dataspace of {self._size} bytes"
                 )
+            huge = self._hints.huge
+            if private:
+                try:
+                    return kind(fd.fileno(), size, offset, bool(writable), addr, align, eager, huge, True, host, search)
+                except OSError as error:
+                    raise maps.refusal(error, size, addr) from error
             if writable and not self._writable:
                 raise PermissionDenied(wanted=Rights.RW, held=Rights.R)
             if self._writable and writable is not False:
                 try:
-                    return kind(fd.fileno(), size, offset, True, addr, align, eager, self._hints.huge)
+                    return kind(fd.fileno(), size, offset, True, addr, align, eager, huge, False, host, search)
                 except PermissionError as error:
-                    if writable or not memfd.get_seals(fd.fileno()) & _ANY_WRITE:
-                        self._explain_map(fd.fileno(), error, size, True, addr)
+                    seals = memfd.get_seals(fd.fileno()) & _ANY_WRITE
+                    if not seals:
+                        raise maps.refusal(error, size, addr) from error
+                    if writable:
+                        raise PermissionDenied(_sealed_text(seals), wanted=Rights.RW, held=Rights.R) from error
                 except OSError as error:
-                    self._explain_map(fd.fileno(), error, size, True, addr)
+                    raise maps.refusal(error, size, addr) from error
             # Through a read-only descriptor, so that nothing can make the pages writable later.
             try:
                 reader = self.ro._use()
             except NotSupported:
                 reader = fd
             try:
-                return kind(reader.fileno(), size, offset, False, addr, align, eager, self._hints.huge)
+                return kind(reader.fileno(), size, offset, False, addr, align, eager, huge, False, host, search)
             except OSError as error:
-                self._explain_map(reader.fileno(), error, size, False, addr)
+                raise maps.refusal(error, size, addr) from error
             finally:
                 del reader
         finally:
             del fd
-
-    def _explain_map(self, fd: int, error: OSError, size: int, writable: bool, addr: int) -> NoReturn:
-        if writable and error.errno == errno.EPERM and (seals := memfd.get_seals(fd) & _ANY_WRITE):
-            raise PermissionDenied(_sealed_text(seals), wanted=Rights.RW, held=Rights.R) from error
-        if addr:
-            there = maps.occupants(addr, addr + size)
-            what = ": there is " + ", ".join(map(str, there[:3])) if there else ""
-            what += f" and {len(there) - 3} more" if len(there) > 3 else ""
-            if there or error.errno == errno.EEXIST:
-                raise AddressNotAvailable(f"{size} bytes at {addr:#x} are taken{what}") from error
-            if error.errno != errno.EAGAIN:
-                raise AddressNotAvailable(f"{size} bytes at {addr:#x} cannot be mapped: {error.strerror}") from error
-        raise OutOfMemory(f"no room to map {size} bytes: {error.strerror}") from error
 
     # ---- hand-over ----
 
@@ -510,12 +539,30 @@ class Dataspace(Capability, leaf.Memory):
         self._handed_out = True
 
 
-def _write_at(fd: int, offset: int, data: bytes | memoryview) -> None:
+def _writing(fd: int, write: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Do what writes to ``fd``; what the kernel has against it is a seal."""
     try:
-        memfd.write_at(fd, offset, data)
+        write(*args, **kwargs)
     except PermissionError as error:
         seals = memfd.get_seals(fd) & _ANY_WRITE
         raise AccessDenied(_sealed_text(seals), wanted=Rights.W, held=Rights.R) from error
+
+
+def _fill_with_zeros(fd: int, start: int, end: int) -> None:
+    """Write zeros where there is anything; the rest reads as zeros as it is."""
+    for begin, after in memfd.extents(fd, start, end):
+        for at in range(begin, after, _CHUNK):
+            _writing(fd, memfd.write_at, fd, at, _ZEROS[: min(_CHUNK, after - at)])
+
+
+def _copy_sparse(source: int, src: int, target: int, dst: int, size: int) -> None:
+    """Copy what there is, and fill with zeros where there is nothing."""
+    shift, done, end = dst - src, src, src + size
+    for begin, after in memfd.extents(source, src, end):
+        _fill_with_zeros(target, done + shift, begin + shift)
+        copying.copy(source, begin, target, begin + shift, after - begin)
+        done = after
+    _fill_with_zeros(target, done + shift, end + shift)
 
 
 def _whole_pages(size: int) -> int:

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, overload
 
 from l4re.cap import Capability, import_capability, register_room
 from l4re.environment.page import EnvPage
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from l4re.factory.kernel import KernelFactory
     from l4re.rm import RegionMap
     from l4re.services.factory import Creator
+    from l4re.services.namespace import Namespace
+    from l4re.services.parent import Parent, ParentServer
+    from l4re.services.scheduler import Scheduler, SchedulerServer
 
-__all__ = ["VARIABLE", "Env", "env"]
+__all__ = ["VARIABLE", "Env", "MainTask", "env"]
 
 #: The environment variable that names the descriptor of the page.
 VARIABLE = "L4RE_ENV"
@@ -44,6 +47,13 @@ for _kind, _room in (
     register_room(_kind, _room)
 
 
+class MainTask(NamedTuple):
+    """A process by the numbers that Linux gives it: of the process, and of its main thread."""
+
+    pid: int
+    main_thread: int
+
+
 class Env:
     """What this program was given. Thread-safe: nothing in it changes.
 
@@ -51,10 +61,7 @@ class Env:
     :func:`env`; make others only to pass a world to code that takes one.
     """
 
-    __slots__ = ("_caps", "_made", "_services", "log")
-
-    log: Log
-    """What this program says."""
+    __slots__ = ("_caps", "_made", "_services", "_tag")
 
     def __init__(
         self,
@@ -63,12 +70,17 @@ class Env:
         log: Log | None = None,
         rm: RegionMap | None = None,
         services: Mapping[str, Capability] | None = None,
+        tag: str = "",
     ) -> None:
-        """Take ``caps``, and ``services``, of which `environment.page.SERVICES` has the names."""
+        """Take ``caps``, and ``services``, of which `environment.page.SERVICES` has the names.
+
+        ``tag`` is what the output of this program is tagged with, unless a ``log`` says it.
+        """
         self._caps = MappingProxyType(dict(caps or {}))
         self._services = dict(services or {})
-        self._made: dict[str, Any] = {} if rm is None else {"rm": rm}
-        self.log = log or Log()
+        self._tag = tag
+        given = {"rm": rm, "log": log}
+        self._made: dict[str, Any] = {name: one for name, one in given.items() if one is not None}
 
     @classmethod
     def inherited(cls) -> Self:
@@ -92,9 +104,14 @@ class Env:
         services, caps = made[: len(page.services)], made[len(page.services) :]
         return cls(
             {entry.name: cap for entry, cap in zip(page.caps, caps, strict=True)},
-            log=Log(page.log),
+            tag=page.log,
             services={entry.name: cap for entry, cap in zip(page.services, services, strict=True)},
         )
+
+    @property
+    def log(self) -> Log:
+        """What this program says: by way of its standard output, or to the console that the parent gave it."""
+        return self._made_once("log", self._log)
 
     # What few programs use is made when it is first asked for, and its room loaded then.
 
@@ -117,6 +134,30 @@ class Env:
     def factory(self) -> KernelFactory:
         """New gates, IRQs and semaphores."""
         return self._made_once("factory", _kernel_factory)
+
+    @property
+    def scheduler(self) -> Scheduler | SchedulerServer:
+        """Where threads run and how urgently: within what the parent allows, or simply the machine's."""
+        return self._made_once("scheduler", self._scheduler)
+
+    @property
+    def parent(self) -> Parent | ParentServer:
+        """Who is told that this program ends, and how (L4Re's ``Parent``); alone, nobody."""
+        return self._made_once("parent", self._parent)
+
+    @property
+    def ns(self) -> Namespace:
+        """The names the parent gave beside the named capabilities.
+
+        Raises:
+            NotFound: it gave none.
+        """
+        return self._made_once("ns", self._ns)
+
+    @property
+    def main_task(self) -> MainTask:
+        """This process, and its main thread."""
+        return MainTask(os.getpid(), threading.main_thread().native_id or os.getpid())
 
     def _made_once(self, name: str, make: Callable[[], _T]) -> _T:
         if name not in self._made:
@@ -142,10 +183,48 @@ class Env:
 
         return MemoryFactory(_gate("mem_alloc", gate))
 
+    def _log(self) -> Log:
+        gate = self._services.get("log")
+        if gate is None:
+            return Log(self._tag)
+        from l4re.services.vcon import Vcon
+
+        return Log(self._tag, vcon=Vcon(_gate("log", gate)))
+
+    def _parent(self) -> Parent | ParentServer:
+        from l4re.services.parent import Parent, ParentServer
+
+        gate = self._services.get("parent")
+        return ParentServer() if gate is None else Parent(_gate("parent", gate))
+
+    def _scheduler(self) -> Scheduler | SchedulerServer:
+        from l4re.services.scheduler import Scheduler, SchedulerServer
+
+        gate = self._services.get("scheduler")
+        return SchedulerServer() if gate is None else Scheduler(_gate("scheduler", gate))
+
+    def _ns(self) -> Namespace:
+        from l4re.services.namespace import Namespace
+
+        gate = self._services.get("ns")
+        if gate is None:
+            raise NotFound("this program was given no namespace", name="ns", names=self._services)
+        return Namespace(_gate("ns", gate))
+
     @property
     def caps(self) -> Mapping[str, Capability]:
         """The named capabilities, in the order the parent gave them. They stay the environment's."""
         return self._caps
+
+    @property
+    def services(self) -> Mapping[str, Capability]:
+        """What the parent gave beside, under the names of `environment.page.SERVICES`; the properties lead there."""
+        return MappingProxyType(self._services)
+
+    @property
+    def standalone(self) -> bool:
+        """Whether nobody handed this program anything."""
+        return not (self._caps or self._services or self.log.tag)
 
     @overload
     def get_cap(self, name: str) -> Capability: ...
@@ -159,14 +238,21 @@ class Env:
         ``interface`` is a typed interface, which is taken on trust (nobody is asked), or a class of
         capabilities such as ``l4re.Dataspace``, which is checked. Both stay the environment's.
 
+        ``"a/b/c"`` is what the capability ``a``, a `Namespace`, has under ``b/c`` (L4Re's ``Env_ns``); one "/" in front
+        does not count. What a path leads to is the caller's own, and a name that has no object yet is waited for.
+
         Raises:
             NotFound: there is none by that name; the text lists what there is.
             InvalidArgument: it is a capability of another class.
         """
-        try:
-            cap = self._caps[name]
-        except KeyError:
-            raise NotFound(_not_found(name, self._caps), name=name, names=self._caps) from None
+        cap = self._caps.get(name)
+        if cap is None:
+            first, _, rest = name.removeprefix("/").partition("/")
+            cap = self._caps.get(first)
+            if cap is None or name.endswith("/"):
+                raise NotFound(_not_found(name, self._caps), name=name, names=self._caps)
+            if rest:
+                return self._beyond(cap, name, rest, interface)
         if interface is None:
             return cap
         wanted: object = interface
@@ -175,6 +261,14 @@ class Env:
         if not isinstance(cap, wanted):
             raise InvalidArgument(f"the capability {name!r} is a {cap.kind}, not a {wanted.kind}")
         return cap
+
+    def _beyond(
+        self, cap: Capability, name: str, rest: str, interface: Callable[[Capability], object] | None
+    ) -> object:
+        from l4re.services.namespace import beyond
+
+        space = beyond(cap, name, rest)
+        return space.query(rest) if interface is None else space.query(rest, interface)
 
     def _adopt(self) -> None:
         """Have this process use what is ours wherever nobody says another."""

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from l4re.dataspace import NO_HINTS, Dataspace, Hints
-from l4re.errors import InvalidArgument, NotSupported, OutOfMemory, OutOfRange
+from l4re.errors import InvalidArgument, NotSupported, OutOfRange
 from l4re.linux import memfd
 from l4re.linux.memory import MemoryGauge, available, total
 from l4re.rights import MemAllocFlags
@@ -20,12 +20,11 @@ __all__ = ["MemAlloc", "MemoryInfo", "process_allocator", "use_allocator"]
 
 _DATASPACE: Final = 0x4000  # of `Proto`, which a start need not load
 _NONE: Final = MemAllocFlags.NONE  # truth of an enum flag is a slow question
-_RESERVE: Final = int(MemAllocFlags.CONTINUOUS | MemAllocFlags.PINNED)
+_RESERVE: Final = int(MemAllocFlags.CONTINUOUS | MemAllocFlags.PINNED | MemAllocFlags.SUPER_PAGES)
 _SUPER_PAGES: Final = int(MemAllocFlags.SUPER_PAGES)
 _SEALABLE: Final = int(MemAllocFlags.SEALABLE)
 _FIXED_PADDR: Final = int(MemAllocFlags.FIXED_PADDR)
-_KNOWN: Final = _RESERVE | _SUPER_PAGES | _SEALABLE
-_SUPER_PAGE_LOG2: Final = 21
+_KNOWN: Final = _RESERVE | _SEALABLE
 _MAX_ALIGN: Final = 30
 
 
@@ -86,8 +85,10 @@ class MemAlloc:
 
         Pages are had when they are first touched, unless ``flags`` says otherwise:
 
-        - ``PINNED``: all are reserved now. ``CONTINUOUS``: the same; Linux promises no physical order.
-        - ``SUPER_PAGES``: large pages where the kernel has some to give, and a fitting alignment.
+        - ``PINNED``: all are reserved now. They are not locked: with swap, the kernel may move them there.
+        - ``CONTINUOUS``: the same; Linux promises no physical order.
+        - ``SUPER_PAGES``: all are reserved now, as pages of 2 MiB where the kernel has some to give, and this process
+          attaches them at addresses that fit. Who gets the memory says ``attach(align=21)`` for that.
         - ``SEALABLE``: keeps the choice to `Dataspace.freeze` or `Dataspace.publish` later, by refusing to hand
           the memory out read-write.
 
@@ -108,18 +109,22 @@ class MemAlloc:
         gauge = self._gauge
         if size <= gauge.credit:
             gauge.credit -= size
-        elif (there := gauge.missing(size)) is not None:
-            raise OutOfMemory(f"wanted {size} bytes of memory, this machine or its cgroup can give {there}")
+        else:
+            gauge.charge(size)
         fd = memfd.create(size, name)
         ds = Dataspace(fd, size, name=name, hints=hints)
-        if wishes & _RESERVE:
-            self._reserve(ds)
+        if wishes:
+            self._reserve(ds, wishes)
         return ds
 
-    def _reserve(self, ds: Dataspace) -> None:
-        """Make sure of every page now, or close it and raise."""
+    def _reserve(self, ds: Dataspace, wishes: int) -> None:
+        """Make sure of every page now if that is wished, or close it and raise."""
+        if not wishes & _RESERVE:
+            return
         try:
             memfd.reserve(ds.fileno(), ds.size)
+            if wishes & _SUPER_PAGES:
+                memfd.make_large_pages(ds.fileno(), ds.size)
         except BaseException:
             ds.close()
             raise
@@ -136,7 +141,7 @@ class MemAlloc:
         if not 0 <= operator.index(align) <= _MAX_ALIGN:
             raise InvalidArgument(f"align is given as log2, 0 to {_MAX_ALIGN}, not {align}")
         huge = bool(wishes & _SUPER_PAGES)
-        return Hints(max(align, _SUPER_PAGE_LOG2) if huge else align, huge, bool(wishes & _SEALABLE))
+        return Hints(max(align, memfd.SUPER_PAGE_LOG2) if huge else align, huge, bool(wishes & _SEALABLE))
 
 
 _allocator: Callable[[], MemAlloc] = cache(MemAlloc)

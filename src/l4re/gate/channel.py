@@ -16,6 +16,7 @@ from l4re.cap import Capability, Export, register_kind
 from l4re.errors import Busy, Closed, Exists, InvalidArgument, OutOfRange
 from l4re.gate.gate import Gate
 from l4re.gate.link import Link
+from l4re.linux.ends import sockets
 from l4re.linux.fd import Fd
 from l4re.rights import Rights
 from l4re.wire.items import ItemKind
@@ -58,18 +59,18 @@ class Svr(Capability):
         Raises:
             InvalidArgument: the low two bits of ``label`` are not free.
             Busy: too many were minted before a server ran.
+            OutOfMemory: no descriptors are left.
         """
         check_label(label)
         if self._minter is not None:
             return self._minter(label, rights)
         self.fileno()
         if self._mints is None:
-            client, server = leaf.channel()
-            self._mints = Fd(client)
-            self._ends.append((Fd(server, guarded=True), True))
-        client, server = leaf.channel()
-        gate = Gate(Fd(client), rights | Rights.R, link=self._link)
-        with Fd(server, guarded=True) as end:
+            self._mints, end = sockets()
+            self._ends.append((end, True))
+        client, end = sockets()
+        gate = Gate(client, rights | Rights.R, link=self._link)
+        with end:
             message = PortMessage(PortKind.MINT, rights=rights | Rights.R, label=label).pack()
             if not leaf.send(self._mints.fileno(), message, (end.fileno(),)):
                 raise Busy("too many gates were minted before a server took them")
@@ -156,10 +157,14 @@ class Channel(NamedTuple):
 
 
 def new_channel() -> Channel:
-    """Return a new gate and its receive right; calls queue until somebody serves it."""
-    client, server = leaf.channel()
+    """Return a new gate and its receive right; calls queue until somebody serves it.
+
+    Raises:
+        OutOfMemory: no descriptors are left.
+    """
+    client, server = sockets()
     link = Link()
-    return Channel(Gate(Fd(client), Rights.RWS, link=link), Svr([(Fd(server, guarded=True), False)], link))
+    return Channel(Gate(client, Rights.RWS, link=link), Svr([(server, False)], link))
 
 
 def _import_svr(rights: Rights, value: int, fds: tuple[Fd, ...]) -> Svr:

@@ -29,7 +29,9 @@ from l4re.errors import (
 from l4re.gate.link import Link
 from l4re.gate.threads import CallPath, remember, this_thread
 from l4re.linux.clock import deadline_after, nanoseconds_left
+from l4re.linux.ends import sockets
 from l4re.linux.fd import Fd, take
+from l4re.linux.limit import exhausted
 from l4re.rights import Rights
 from l4re.wire.items import ITEM_BYTES, ItemKind, join_items, split_items
 from l4re.wire.port import PortKind, PortMessage, unpack_refusal
@@ -302,9 +304,7 @@ class Gate(Capability, leaf.Caller):
             except (BrokenPipeError, ConnectionResetError):
                 raise self._refusal() from None
             except OSError as error:
-                raise OutOfMemory(
-                    f"cannot open a session: {error.strerror}; raise the limit or close something"
-                ) from error
+                raise exhausted("cannot open a session", error) from error
             if session is not None:
                 break
             if leaf.wait((~port,), -1 if deadline is None else nanoseconds_left(deadline)) < 0:
@@ -360,6 +360,12 @@ class Gate(Capability, leaf.Caller):
     def closed(self) -> bool:
         return self._port is None or self._port.closed
 
+    @property
+    def gone(self) -> bool:
+        port = self.fileno()  # a server says nothing on it but why it closes it
+        watch = () if self._link is None or self._link.pidfd < 0 else (self._link.pidfd,)
+        return leaf.wait((port, *watch), 0) >= 0
+
     def fileno(self) -> int:
         if self._port is None:
             raise Closed("this gate is closed")
@@ -386,18 +392,18 @@ class Gate(Capability, leaf.Caller):
         Raises:
             PeerGone: nobody holds the other side any more.
             Busy: the port's queue is full and no server reads it.
+            OutOfMemory: no descriptors are left.
         """
         weaker = self._rights if rights is None else self._rights & (rights | Rights.R)
         port = self.fileno()
         try:
-            ours, theirs = leaf.channel()
-            client = Fd(ours)
-            with Fd(theirs, True) as server:
+            client, server = sockets()
+            with server:
                 queued = leaf.send(port, PortMessage(PortKind.DERIVE, rights=weaker).pack(), (server.fileno(),))
         except (BrokenPipeError, ConnectionResetError):
             raise self._refusal() from None
         except OSError as error:
-            raise OutOfMemory(f"{self!r}: cannot be handed on now: {error.strerror}") from error
+            raise exhausted(f"{self!r}: cannot be handed on now", error) from error
         if not queued:
             raise Busy(f"{self!r}: cannot be handed on, its port is full and no server reads it")
         return Export(_GATE, weaker, 0, (client.fileno(),), owned=(client,))

@@ -7,9 +7,7 @@ even if something inherited the server end.
 
 from __future__ import annotations
 
-import os
-
-from l4re.linux.fd import Fd
+from l4re.linux.fd import Fd, duplicate
 
 __all__ = ["Link"]
 
@@ -29,4 +27,4 @@ class Link:
 
     def watch(self, pidfd: int) -> None:
         """The receive right went to the process behind ``pidfd``, which stays the caller's."""
-        self._task = Fd(os.dup(pidfd), what="pidfd")
+        self._task = duplicate(pidfd, what="pidfd")

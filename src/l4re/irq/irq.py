@@ -21,13 +21,14 @@ from l4re.errors import (
     InvalidArgument,
     IpcTimeout,
     NotFound,
-    OutOfMemory,
     PeerGone,
     PermissionDenied,
 )
 from l4re.irq.pin import IrqSource, Pin
 from l4re.linux.clock import deadline_after, nanoseconds_left
+from l4re.linux.ends import open_loop, pipe, sockets
 from l4re.linux.fd import Fd
+from l4re.linux.limit import exhausted
 from l4re.rights import Rights
 from l4re.wire.items import ItemKind
 from l4re.wire.port import PortKind, PortMessage
@@ -75,10 +76,14 @@ class Irq(Capability):
 
     @classmethod
     def create(cls) -> Irq:
-        """Return a new IRQ: trigger it, hand it out, wait for it."""
+        """Return a new IRQ: trigger it, hand it out, wait for it.
+
+        Raises:
+            OutOfMemory: no descriptors are left.
+        """
         source = IrqSource()
         irq = cls(None, None, Rights.RWSD, source=source)
-        irq._loop = loop = leaf.open_loop(-1)
+        irq._loop = loop = open_loop()
         source.on_added = lambda pin: pin.watched(loop, pin)
         return irq
 
@@ -125,10 +130,7 @@ class Irq(Capability):
             raise PermissionDenied(f"{self!r} cannot be detached here: this capability can only trigger")
         if not self._handled or source.on_detach is None:
             raise NotFound(f"{self!r} has no handler")
-        try:
-            loop = leaf.open_loop(-1)
-        except OSError as error:
-            raise OutOfMemory(f"cannot wait for this IRQ here: {error.strerror}") from error
+        loop = open_loop()
         pending = source.move(lambda pin: pin.watched(loop, pin))
         self._loop, self._handled = loop, False
         return pending
@@ -228,6 +230,12 @@ class Irq(Capability):
             return self._source.closed
         return self._trigger is None or self._trigger.closed
 
+    @property
+    def gone(self) -> bool:
+        if self._source is not None:
+            return self._source.closed
+        return leaf.wait((self.fileno(),), 0) >= 0  # a pipe that nobody reads
+
     def close(self) -> None:
         """Drop the capability; of an IRQ made with :meth:`create`, also the receiving side."""
         if self._source is not None and not self._handled:
@@ -244,6 +252,13 @@ class Irq(Capability):
         export = self.export()
         owned, export.owned = export.owned, ()
         return type(self)(owned[0], owned[1], export.rights)
+
+    def dup_local(self) -> Self:
+        if not self._handled or self._source is None:
+            return self.dup()
+        local = type(self)(None, None, self._rights, source=self._source)
+        local._handled = True
+        return local
 
     def export(self, rights: Rights | None = None) -> Export:
         """Make the receiver a holder of its own, who may trigger and hand on.
@@ -267,20 +282,18 @@ class Irq(Capability):
         if own is None or socket is None:
             raise Closed("this irq is closed")
         own.fileno()
-        read, write = leaf.pipe()
-        pipe, trigger = Fd(read, guarded=True), Fd(write)
-        client, server = leaf.channel()
-        end, derive = Fd(server, guarded=True), Fd(client)
+        read, trigger = pipe()
+        derive, end = sockets()
         message = PortMessage(PortKind.DERIVE).pack()
         try:
-            queued = leaf.send(socket.fileno(), message, (pipe.fileno(), end.fileno()))
+            queued = leaf.send(socket.fileno(), message, (read.fileno(), end.fileno()))
             leaf.trigger(own.fileno(), leaf.DERIVE_BYTE)
         except (BrokenPipeError, ConnectionResetError):
             raise PeerGone(f"{self!r}: the receiver is gone") from None
         except OSError as error:
-            raise OutOfMemory(f"{self!r}: cannot be handed on now: {error.strerror}") from error
+            raise exhausted(f"{self!r}: cannot be handed on now", error) from error
         finally:
-            pipe.close()
+            read.close()
             end.close()
         if not queued:
             raise Busy(f"{self!r}: too many were handed on before the receiver looked")

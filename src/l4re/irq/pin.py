@@ -8,12 +8,13 @@ once the socket is empty, too.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from l4re._native import leaf
 from l4re.errors import OutOfMemory
-from l4re.linux.fd import Fd, plenty_left, take
+from l4re.linux.ends import pipe, sockets
+from l4re.linux.fd import Fd, duplicate, plenty_left, take
+from l4re.linux.limit import exhausted
 from l4re.wire.port import PortKind, PortMessage
 
 __all__ = ["Family", "IrqSource", "Pin"]
@@ -59,9 +60,9 @@ class Pin:
         """Return another descriptor of the pipe, if a loop has it.
 
         Raises:
-            OSError: none is left.
+            OutOfMemory: none is left.
         """
-        return None if self.watch is None else Fd(os.dup(self._number), True)
+        return None if self.watch is None else duplicate(self._number, guarded=True)
 
     def unwatched(self, pipe: Fd | None) -> bool:
         """Take the pipe back from its loop, as `spare` gave it; whether a trigger was taken out and not handled.
@@ -179,18 +180,8 @@ class IrqSource:
             OutOfMemory: no descriptors are left for that; nothing changed.
         """
         pins = list(self.pins)
-        made: list[Fd | None] = []
-        try:
-            read, write = leaf.pipe()
-            rest, again = Fd(read, True), Fd(write)
-            made += (rest, again)
-            made += (pin.spare() for pin in pins)
-        except OSError as error:
-            for fd in made:
-                if fd is not None:
-                    fd.close()
-            raise OutOfMemory(f"cannot move this IRQ: {error.strerror}") from error
-        spares = made[2:]
+        rest, again = pipe()
+        spares = [pin.spare() for pin in pins]
         if self.on_detach is not None:
             self.on_detach()
         self.on_detach, self.on_added = None, watch
@@ -221,20 +212,12 @@ class IrqSource:
         """
         if len(self.pins) >= MAX_PINS:
             raise OutOfMemory(f"this IRQ has {MAX_PINS} holders, no more are allowed")
+        read, trigger = pipe()
+        derive, end = sockets()
         try:
-            read, write = leaf.pipe()
+            self.add(Pin(self, read, end, counts=counts))
         except OSError as error:
-            raise OutOfMemory(f"cannot make a pipe for the IRQ: {error.strerror}") from error
-        pipe, trigger = Fd(read, True), Fd(write)
-        try:
-            client, server = leaf.channel()
-        except OSError as error:
-            raise OutOfMemory(f"cannot make a socket for the IRQ: {error.strerror}") from error
-        derive = Fd(client)
-        try:
-            self.add(Pin(self, pipe, Fd(server, True), counts=counts))
-        except OSError as error:
-            raise OutOfMemory(f"cannot watch one more holder of the IRQ: {error.strerror}") from error
+            raise exhausted("cannot watch one more holder of the IRQ", error) from error
         return trigger, derive
 
     def close(self) -> None:

@@ -13,8 +13,9 @@ from typing import ClassVar, Self
 
 from l4re._native import leaf
 from l4re.cap import Capability, Export, register_kind
-from l4re.errors import Busy, Closed, InvalidArgument, IpcTimeout, OutOfMemory, PeerGone, PermissionDenied
+from l4re.errors import Busy, Closed, InvalidArgument, IpcTimeout, PeerGone, PermissionDenied
 from l4re.linux.clock import deadline_after, nanoseconds_left
+from l4re.linux.ends import pipe
 from l4re.linux.fd import Fd
 from l4re.linux.pipes import capacity, put, reopened
 from l4re.rights import Rights
@@ -55,16 +56,12 @@ class Semaphore(Capability):
         """
         if value < 0:
             raise InvalidArgument(f"a semaphore starts at 0 or more, not at {value}")
-        try:
-            read, write = leaf.pipe()
-        except OSError as error:
-            raise OutOfMemory(f"cannot make a pipe for the semaphore: {error.strerror}") from error
-        leaf.unguard(read)  # a forked child is a holder like its parent
-        made = cls(Fd(write), Fd(read))
-        if value > (most := capacity(write)):
+        read, write = pipe()
+        made = cls(write, Fd(read.detach()))  # not guarded: a forked child is a holder like its parent
+        if value > (most := capacity(write.fileno())):
             raise InvalidArgument(f"a semaphore cannot hold {value} tokens, {most} at most")
         if value:
-            put(write, bytes(value))
+            put(write.fileno(), bytes(value))
         return made
 
     # ---- up and down ----

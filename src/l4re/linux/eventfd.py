@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from l4re.linux.fd import Fd
+from l4re.linux.limit import exhausted
 
 __all__ = ["EventFd"]
 
@@ -15,7 +16,16 @@ class EventFd:
     __slots__ = ("_fd",)
 
     def __init__(self) -> None:
-        self._fd = Fd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), guarded=True, what="eventfd")
+        """Make one.
+
+        Raises:
+            OutOfMemory: no descriptors are left.
+        """
+        try:
+            number = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError as error:
+            raise exhausted("cannot make an event", error) from error
+        self._fd = Fd(number, guarded=True, what="eventfd")
 
     def ring(self) -> None:
         """Make it readable; any thread may."""

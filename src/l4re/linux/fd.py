@@ -8,13 +8,15 @@ speak to a stranger.
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
 from l4re._native import leaf
 from l4re.errors import Closed
+from l4re.linux.limit import exhausted
 
-__all__ = ["Fd", "plenty_left", "take"]
+__all__ = ["Fd", "dup_all", "duplicate", "plenty_left", "take"]
 
 
 class Fd(leaf.Owner):
@@ -29,11 +31,12 @@ class Fd(leaf.Owner):
     closed_error = Closed
 
     def dup(self) -> Fd:
-        """Return a second owner of the same open file, guarded as this one is."""
-        import fcntl
+        """Return a second owner of the same open file, guarded as this one is.
 
-        number = fcntl.fcntl(self.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
-        return Fd(number, self.guarded, self.what)
+        Raises:
+            OutOfMemory: no descriptor is left.
+        """
+        return duplicate(self.fileno(), guarded=self.guarded, what=self.what)
 
     def __enter__(self) -> Self:
         return self
@@ -45,6 +48,30 @@ class Fd(leaf.Owner):
 
     def __repr__(self) -> str:
         return f"<Fd {'closed' if self.closed else self.fileno()} {self.what}>"
+
+
+def duplicate(number: int, *, guarded: bool = False, what: str = "descriptor") -> Fd:
+    """Return an owner of the same open file, whoever owns ``number``.
+
+    Raises:
+        OutOfMemory: no descriptor is left.
+    """
+    import fcntl
+
+    try:
+        return Fd(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3), guarded, what)
+    except OSError as error:
+        raise exhausted("cannot duplicate a descriptor", error) from error
+
+
+def dup_all(numbers: Iterable[int]) -> tuple[int, ...]:
+    """Return descriptors of one's own for the same open files: all, or none.
+
+    Raises:
+        OutOfMemory: there are not so many left.
+    """
+    made = [duplicate(number) for number in numbers]  # owned: if one fails, those before it are closed
+    return tuple(fd.detach() for fd in made)
 
 
 def plenty_left(fd: int) -> bool:

@@ -13,11 +13,13 @@ from enum import IntFlag
 from fcntl import F_GETFL, fcntl
 
 from l4re._native import leaf
-from l4re.errors import InvalidArgument, L4Error, NotSupported, OutOfMemory
+from l4re.errors import InvalidArgument, NotSupported, OutOfMemory
 from l4re.linux.fd import Fd
+from l4re.linux.limit import exhausted
 
 __all__ = [
     "PAGE_SIZE",
+    "SUPER_PAGE_LOG2",
     "Mapping",
     "Seal",
     "add_seals",
@@ -25,10 +27,13 @@ __all__ = [
     "extents",
     "get_seals",
     "identity",
+    "make_large_pages",
     "name_of",
+    "populate",
     "read_at",
     "reopen_readonly",
     "reserve",
+    "reserved",
     "validate",
     "write_at",
 ]
@@ -41,7 +46,10 @@ _FIXED_SIZE = 0x2 | 0x4
 _ANY_WRITE = 0x8 | 0x10
 _WHAT = "memory"
 _MAX_NAME = 249
+_POPULATE_READ = 22
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+#: Of the large pages that the kernel makes where small ones have 4 KiB.
+SUPER_PAGE_LOG2 = 21
 
 
 class Seal(IntFlag):
@@ -71,19 +79,52 @@ def create(size: int, name: str = "l4re") -> Fd:
     except (OSError, OverflowError) as error:
         if len(os.fsencode(name)) > _MAX_NAME:
             raise InvalidArgument(f"the name of a dataspace has at most {_MAX_NAME} bytes: {name!r}") from error
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise exhausted(f"no memory object of {size} bytes", error) from error
         raise OutOfMemory(f"no memory object of {size} bytes: {error}") from error
 
 
-def reserve(fd: int, size: int) -> None:
-    """Make the kernel set aside every page now.
+def reserve(fd: int, size: int, offset: int = 0) -> None:
+    """Make the kernel set aside every page of a range now; the descriptor is open for writing.
+
+    Raises:
+        OutOfMemory: it cannot, and gave back what it had by then.
+    """
+    try:
+        os.posix_fallocate(fd, offset, size)
+    except OSError as error:
+        raise OutOfMemory(f"could not reserve {size} bytes: {error.strerror}") from error
+
+
+def populate(fd: int, size: int, offset: int = 0) -> None:
+    """Do what `reserve` does, through a descriptor that is open for reading only; keeps what it had if it fails.
 
     Raises:
         OutOfMemory: it cannot.
+        NotSupported: the kernel is older than 5.14.
     """
+    import mmap  # for few, and a start need not load it
+
+    below = offset % PAGE_SIZE
     try:
-        os.posix_fallocate(fd, 0, size)
+        with mmap.mmap(fd, below + size, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset - below) as window:
+            window.madvise(_POPULATE_READ)
     except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise NotSupported("reserving memory through a read-only capability takes Linux 5.14") from error
         raise OutOfMemory(f"could not reserve {size} bytes: {error.strerror}") from error
+
+
+def make_large_pages(fd: int, size: int) -> None:
+    """Make large pages of new memory, as many as the kernel has: it belongs to the memory, whoever maps it.
+
+    Where nothing comes of it (before Linux 6.1, or all memory is in pieces) the small pages stay.
+    """
+    if size >> SUPER_PAGE_LOG2:
+        try:
+            Mapping(fd, size, 0, True, 0, SUPER_PAGE_LOG2, True, True).unmap()
+        except OSError:
+            pass  # no room to map it once
 
 
 def get_seals(fd: int) -> int:
@@ -109,6 +150,7 @@ def reopen_readonly(fd: int) -> Fd:
 
     Raises:
         NotSupported: it takes procfs, and there is none here.
+        OutOfMemory: this process has no descriptor left.
         L4Error: the kernel refused for another reason.
     """
     path = f"/proc/self/fd/{fd}"
@@ -123,8 +165,13 @@ def reopen_readonly(fd: int) -> Fd:
             raise NotSupported("making a read-only descriptor takes procfs, which is not mounted here") from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise NotSupported(f"this memory cannot be opened read-only here: {error.strerror}") from error
-        raise L4Error(f"cannot reopen memory read-only: {error.strerror}") from error
+        raise exhausted("cannot reopen memory read-only", error) from error
     return Fd(number, what=_WHAT)
+
+
+def reserved(fd: int) -> int:
+    """Return how many bytes of the memory there are pages for, reserved or touched; the rest may come, or not."""
+    return os.fstat(fd).st_blocks * 512
 
 
 def identity(fd: int) -> tuple[int, int]:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["MemoryGauge", "available", "total"]
+from l4re.errors import OutOfMemory
+
+__all__ = ["MemoryGauge", "available", "total", "unified_folder"]
 
 _UNLIMITED: Final = 1 << 62  # cgroup v1 writes "no limit" as a huge number
 
@@ -88,6 +90,11 @@ def _cgroup_folders(proc: str) -> Iterator[tuple[int, str]]:
             yield version, "/".join((folder, *steps[:count]))
 
 
+def unified_folder(proc: str = "/proc") -> str | None:
+    """Return the folder of this process's cgroup v2; None if none is mounted here."""
+    return next((folder for version, folder in _cgroup_folders(proc) if version == 2), None)
+
+
 def _room_v2(folder: str, swap_free: int) -> int | None:
     limit = _number(folder, "memory.max")
     used = None if limit is None else _number(folder, "memory.current")
@@ -159,6 +166,15 @@ class MemoryGauge:
         self._left = 0
         self._taken = 0.0
         self.credit = 0  #: requests that fit may be taken off without asking
+
+    def charge(self, size: int) -> None:
+        """Take off ``size`` bytes.
+
+        Raises:
+            OutOfMemory: there are fewer; the text says how many.
+        """
+        if (there := self.missing(size)) is not None:
+            raise OutOfMemory(f"wanted {size} bytes of memory, this machine or its cgroup can give {there}")
 
     def missing(self, size: int) -> int | None:
         """Return None if ``size`` bytes can be had, otherwise how many there are."""

@@ -13,7 +13,7 @@ import os
 import select
 import termios
 
-from l4re._native import leaf
+from l4re.linux.ends import pipe
 from l4re.linux.fd import Fd
 
 __all__ = ["PacketReader", "packet_pipe", "waker"]
@@ -42,8 +42,7 @@ def packet_pipe() -> tuple[Fd, Fd]:
 
 def waker() -> tuple[Fd, Fd]:
     """Return the two ends of a pipe that wakes a `PacketReader`: (read, write)."""
-    reader, writer = leaf.pipe()
-    return Fd(reader, guarded=True, what="wake-up"), Fd(writer, what="wake-up")
+    return pipe()
 
 
 class PacketReader:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import IntEnum
 from queue import SimpleQueue
 from typing import NamedTuple
 
 from l4re._native import leaf
+from l4re.linux import scheduling
 from l4re.linux.fd import Fd
 
 __all__ = [
@@ -44,6 +46,8 @@ class Stage(IntEnum):
     DIRECTORY = 4
     PAGE = 5
     EXECUTE = 6
+    CPUS = 7
+    CGROUP = 8
 
 
 class StartFailed(OSError):
@@ -156,12 +160,16 @@ def spawn(
     stdio: tuple[int, int, int] = (-1, -1, -1),
     cwd: str | None = None,
     pid_at: int = -1,
+    placed: tuple[Collection[int], int] | None = None,
+    cgroup: int = -1,
 ) -> Spawned:
     """Run ``path`` in a process group of its own that dies with this process.
 
     The child has ``stdio`` (-1: ours) as 0, 1, 2 and ``fds`` from 3 on, and no other descriptor; every signal
     has its default effect. With ``pid_at`` it writes its pid in ten digits there into the memfd ``fds[0]`` and
-    seals that for good. A program that gains privileges by being started loses the bond to this process.
+    seals that for good. ``placed`` are the CPUs it may use and its nice value, or the nearest that we may give it;
+    ``cgroup`` is the ``cgroup.procs``, open for writing, of the one that it is in from its first instruction on. A
+    program that gains privileges by being started loses the bond to this process.
 
     Raises:
         StartFailed: the child could not become the program.
@@ -176,6 +184,9 @@ def spawn(
         stdio,
         None if cwd is None else os.fsencode(cwd),
         pid_at,
+        None if placed is None else _mask(placed[0]),
+        0 if placed is None else max(placed[1], scheduling.least_nice()),
+        cgroup,
     )
 
     def start() -> Spawned:
@@ -185,6 +196,12 @@ def spawn(
         return Spawned(pid, Fd(pidfd, what="process"))
 
     return _spawner.run(start)
+
+
+def _mask(cpus: Collection[int]) -> bytes:
+    mask = sum(1 << cpu for cpu in set(cpus))
+    words = range(0, max(mask.bit_length(), 1), 64)
+    return b"".join((mask >> at & 2**64 - 1).to_bytes(8, sys.byteorder) for at in words)
 
 
 def reap(pidfd: int) -> int | None:

@@ -5,11 +5,17 @@ The one rule: watching keeps nothing alive. Who watches may close its own descri
 
 from __future__ import annotations
 
+from typing import Final
+
 from l4re._native import leaf
 from l4re.errors import OutOfMemory
 from l4re.linux.fd import Fd
 
-__all__ = ["MemoryWatch"]
+__all__ = ["MemoryWatch", "most_watched"]
+
+_LIMIT: Final = "/proc/sys/fs/inotify/max_user_watches"
+#: What every kernel allows.
+_LEAST: Final = 8192
 
 
 class MemoryWatch:
@@ -63,3 +69,12 @@ class MemoryWatch:
         """Watch nothing any more. A second call does nothing."""
         self._set.close()
         self._alive.clear()
+
+
+def most_watched() -> int:
+    """Return how many pieces of memory this user may watch, in all its processes together."""
+    try:
+        with open(_LIMIT, encoding="ascii") as number:
+            return int(number.read())
+    except (OSError, ValueError):
+        return _LEAST

@@ -9,6 +9,8 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections import deque
+from typing import Final
 
 from l4re._native import leaf
 from l4re.linux.fd import Fd
@@ -17,8 +19,7 @@ from l4re.log.console import Console
 from l4re.log.lines import Farewell, Line, LineAssembler
 from l4re.log.tag import Tag
 
-__all__ = ["Multiplexer", "shared_multiplexer"]
-
+__all__ = ["Multiplexer", "Voice", "shared_multiplexer"]
 
 _PATIENCE = 64
 
@@ -47,6 +48,31 @@ class _Stream:
         return [*(shown for line in lines for shown in self.farewell.feed(line)), *self.farewell.end()]
 
 
+class Voice:
+    """Speaks under a tag without a pipe, for what comes in messages; see `Multiplexer.voice`. Thread-safe."""
+
+    #: Bytes that wait to be printed at most, and how many each message counts for beside its own.
+    ROOM: Final = 1 << 20
+    EACH: Final = 100
+
+    __slots__ = ("_multiplexer", "lines", "lost", "room", "tag")
+
+    def __init__(self, multiplexer: Multiplexer, tag: Tag) -> None:
+        self._multiplexer = multiplexer
+        self.tag = tag
+        self.lines = LineAssembler()
+        self.room = self.ROOM
+        self.lost = 0
+
+    def write(self, data: bytes) -> None:
+        """Have the lines printed that ``data`` completes. Never waits: what there is no room for is lost."""
+        self._multiplexer._say(self, data)
+
+    def close(self) -> None:
+        """Have the rest printed that did not end in a newline."""
+        self._multiplexer._say(self, None)
+
+
 class Multiplexer:
     """Prints what programs write to a `Console`, from a thread of its own. Thread-safe.
 
@@ -62,6 +88,7 @@ class Multiplexer:
         self._wake, self._waker = waker()
         self._reader.add(self._wake.fileno())
         self._asked: list[threading.Event] = []
+        self._said: deque[tuple[Voice, bytes | None]] = deque()
         self._hushed = False
         self._closing = False
         self._generation = leaf.generation()
@@ -79,6 +106,27 @@ class Multiplexer:
             self._streams[reader.fileno()] = _Stream(tag, reader)
             self._reader.add(reader.fileno())
         return writer
+
+    def voice(self, tag: Tag) -> Voice:
+        """Return a way to print lines of one's own under ``tag``.
+
+        When the console does not keep up, so that `Voice.ROOM` bytes wait, what comes then is lost, and a line says
+        how much it was.
+        """
+        return Voice(self, tag)
+
+    def _say(self, voice: Voice, data: bytes | None) -> None:
+        with self._lock:
+            if self._closing:
+                return
+            if data is not None:
+                if len(data) + Voice.EACH > voice.room:
+                    voice.lost += len(data)
+                    return
+                voice.room -= len(data) + Voice.EACH
+            self._said.append((voice, data))
+            if len(self._said) == 1:
+                leaf.trigger(self._waker.fileno())
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything written before this call was printed; False if it took too long."""
@@ -99,8 +147,9 @@ class Multiplexer:
         """Print what is left, close our ends, and end the thread. A second call does nothing."""
         if self._generation != leaf.generation() or not self._thread.is_alive():
             return
-        self._closing = True
-        leaf.trigger(self._waker.fileno())
+        with self._lock:
+            self._closing = True
+            leaf.trigger(self._waker.fileno())
         self._thread.join()
         self._waker.close()
 
@@ -120,6 +169,7 @@ class Multiplexer:
             for number, at_end in self._reader.wait():
                 if number == wake:
                     leaf.drain(wake)
+                    self._print_said()
                     patience = _PATIENCE
                 else:
                     self._read(number, at_end)
@@ -141,6 +191,20 @@ class Multiplexer:
             self._end(stream)
         self._reader.close()
         self._wake.close()
+
+    def _print_said(self) -> None:
+        """Print what was said until now."""
+        with self._lock:
+            said = list(self._said)
+            self._said.clear()
+        for voice, data in said:
+            lines = voice.lines.end() if data is None else voice.lines.feed(data)
+            with self._lock:
+                voice.room += 0 if data is None else len(data) + Voice.EACH
+                lost, voice.lost = voice.lost, 0
+            if lost:
+                lines.append(Line(f"[{lost} bytes were lost here]"))
+            self.console.lines(voice.tag, lines)
 
     def _read(self, number: int, at_end: bool) -> None:
         """Take one packet."""

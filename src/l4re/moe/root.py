@@ -15,6 +15,7 @@ from types import FrameType
 
 from l4re._native import leaf
 from l4re.boot import Command, Grant, Task, launch
+from l4re.linux.cgroup import MemoryGroups
 from l4re.linux.packets import waker
 from l4re.linux.process import wait_any
 from l4re.log import Console, Multiplexer, Tag
@@ -43,8 +44,19 @@ class Root:
     #: Seconds a program has after a signal was passed on.
     GRACE = 2.0
 
-    def __init__(self, console: Console | None = None, *, quota: int | None = None) -> None:
-        """Let all programs together have ``quota`` bytes of memory: by default, what the machine or its cgroup has."""
+    def __init__(
+        self, console: Console | None = None, *, quota: int | None = None, memory_max: int | None = None
+    ) -> None:
+        """Let all programs together have ``quota`` bytes of memory: by default, what the machine or its cgroup has.
+
+        With ``memory_max`` the kernel holds them, too: all that they touch together, their interpreters and stacks
+        included, stays below that, and who needs more is killed.
+
+        Raises:
+            NotSupported: there is a ``memory_max``, and no cgroup v2 that is ours; `l4re doctor` says more.
+            InvalidArgument: a limit of 0 or less.
+        """
+        self._group = None if memory_max is None else MemoryGroups().make(memory_max)
         self._console = console or Console()
         self._quota = quota
         self._services: Services | None = None
@@ -63,7 +75,7 @@ class Root:
     def services(self) -> Services:
         """What the programs are served; begun when it is first asked for."""
         if self._services is None:
-            self._services = Services(quota=self._quota)
+            self._services = Services(quota=self._quota, log=self._log)
         return self._services
 
     @property
@@ -94,7 +106,15 @@ class Root:
         with ExitStack() as ours:
             if "mem_alloc" not in given:
                 given["mem_alloc"] = Grant(ours.enter_context(self.services.factory()))
-            task = launch(command, grants=grants, services=given, env=env, log=log, multiplexer=self._log)
+            task = launch(
+                command,
+                grants=grants,
+                services=given,
+                env=env,
+                log=log,
+                multiplexer=self._log,
+                group=self._group,
+            )
         self._running.append(task)
         return task
 
@@ -186,6 +206,8 @@ class Root:
         self.end(signal.SIGKILL)
         if self._services is not None:
             self._services.close()
+        if self._group is not None:
+            self._group.close()
         self._log.close()
         self._wake.close()
         self._waker.close()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from l4re.errors import PeerGone
 from l4re.factory import MemoryInfo
+from l4re.log import Multiplexer, shared_multiplexer
 from l4re.moe.ledger import Ledger
 from l4re.moe.quota import Account
 from l4re.moe.user_factory import UserFactory
@@ -33,14 +34,25 @@ _LIMITS = Limits(ports=1024, sessions=256, holder=256)
 class Services:
     """Serves objects to programs. Thread-safe; closing it ends the thread and every capability to its objects."""
 
-    def __init__(self, *, quota: int | None = None) -> None:
-        """Give all programs together ``quota`` bytes of memory: by default, what the machine or its cgroup has."""
+    def __init__(self, *, quota: int | None = None, log: Multiplexer | None = None) -> None:
+        """Give all programs together ``quota`` bytes of memory: by default, what the machine or its cgroup has.
+
+        What they write to logs that they have made comes out at ``log``, by default on our standard output.
+        """
         self.account = Account(MemoryInfo.now().mem_limit if quota is None else quota)
         self.ledger = Ledger()
+        self._log = log
         self._server = RegistryServer(limits=_LIMITS)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="l4re moe", daemon=True)
         self._thread.start()
+
+    @property
+    def log(self) -> Multiplexer:
+        """Where the lines of the programs' logs come out."""
+        if self._log is None:
+            self._log = shared_multiplexer()
+        return self._log
 
     def factory(self, account: Account | None = None) -> Gate:
         """Return a capability to a new factory, for one program; the caller owns it."""
@@ -83,11 +95,9 @@ class Services:
         """Serve an object and return the local capability, lent, which becomes a fresh one where it is handed out."""
         return self._server.registry.register_obj(obj)
 
-    def drop(self, obj: Served) -> None:
-        """Stop serving an object, and what was made through it."""
+    def forget(self, obj: Served) -> None:
+        """Stop serving an object."""
         self._server.registry.unregister_obj(obj)
-        if isinstance(obj, UserFactory):
-            obj.destroy()
 
     # ---- the end ----
 
@@ -103,6 +113,7 @@ class Services:
         with self._server:
             while not self._closing:
                 self._server.step(None)
+            self._server.step(0)  # what was sent before we were told to end
 
     def __repr__(self) -> str:
         return f"<Services on {self.account!r}>"

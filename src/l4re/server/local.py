@@ -7,10 +7,9 @@ through a session like any other, so that the object keeps its one thread.
 
 from __future__ import annotations
 
-import os
 import weakref
 from threading import get_ident
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from l4re._native import leaf
 from l4re.cap import Export, export_all, import_all
@@ -18,11 +17,16 @@ from l4re.errors import Closed, PeerGone
 from l4re.gate.channel import check_label
 from l4re.gate.gate import Answer, Gate, Message
 from l4re.gate.threads import CallPath
-from l4re.linux.fd import Fd
+from l4re.linux.ends import sockets
+from l4re.linux.fd import Fd, dup_all
 from l4re.rights import Rights
 from l4re.server.ports import Binding
 from l4re.server.replies import Caller, Serving, serving
 from l4re.wire.items import ItemKind, join_items, split_items
+
+if TYPE_CHECKING:
+    from l4re.interface import Served
+    from l4re.server.loop import RegistryServer
 
 __all__ = ["DirectPath", "LocalGate"]
 
@@ -48,7 +52,7 @@ class DirectPath:
         if binding.server._runs_elsewhere():
             return leaf.STALE
         words, tail = split_items(words, items)
-        caps = import_all(tail, [os.dup(fd) for fd in fds or ()]) if items else ()
+        caps = import_all(tail, dup_all(fds or ())) if items else ()
         before = serving.set(Serving(binding.server, self._caller, None, _WHY_NOT))
         try:
             answer = binding.server._answer(binding, int(self._caller.rights) & 3, label, words, bytes(data), caps)
@@ -62,7 +66,7 @@ class DirectPath:
         if not out:
             return label, words + bytes(-len(words) % 8), data, ()
         payload, numbers, exports = export_all(out)
-        received = tuple(os.dup(number) for number in numbers)
+        received = dup_all(numbers)
         for export in exports:
             export.done()
         return label, join_items(words, payload), data, (len(out), received)
@@ -118,9 +122,8 @@ class LocalGate(Gate):
         return PeerGone(self._binding.gone) if self._binding.gone else super()._refusal()
 
     def _new_port(self, rights: Rights, *, label: int = 0, counts: bool = True) -> Fd:
-        client, server = leaf.channel()
-        gate = Fd(client)
-        self._binding.open(Fd(server, True), label, rights, counts=counts)
+        gate, end = sockets()
+        self._binding.open(end, label, rights, counts=counts)
         return gate
 
     def mint(self, label: int = 0, rights: Rights = Rights.RWS) -> Gate:
@@ -129,6 +132,20 @@ class LocalGate(Gate):
         check_label(label)
         rights |= Rights.R
         return Gate(self._new_port(rights, label=label), rights)
+
+    @property
+    def host(self) -> RegistryServer:
+        """The server of the object."""
+        return self._binding.server
+
+    @property
+    def object(self) -> Served:
+        """The object itself."""
+        return self._binding.object
+
+    @property
+    def gone(self) -> bool:
+        return bool(self._binding.gone) or self._binding.server.closed
 
     @property
     def closed(self) -> bool:

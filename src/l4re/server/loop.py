@@ -22,6 +22,7 @@ from l4re.gate.gate import MAX_DATA, Answer
 from l4re.gate.threads import CallPath, enter, this_thread
 from l4re.interface import Later, WrongResult
 from l4re.linux.clock import deadline_after, nanoseconds_left
+from l4re.linux.ends import open_loop
 from l4re.linux.eventfd import EventFd
 from l4re.server.hooks import LoopHooks
 from l4re.server.lanes import Awaited, Job, Lanes, Workers
@@ -125,7 +126,7 @@ class RegistryServer:
             raise InvalidArgument(f"spin_us is a time from 0 on, not {spin_us!r}")
         self.limits = limits or Limits()
         self._env = env
-        self._leaf = leaf.open_loop(-1 if spin_us is None else spin_us)
+        self._leaf = open_loop(-1 if spin_us is None else spin_us)
         self._wakeup = _Wakeup(self._leaf)
         self.registry = ObjectRegistry(self)
         self.timeouts = TimeoutQueue(self._leaf)

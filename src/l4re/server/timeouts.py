@@ -14,9 +14,10 @@ from heapq import heapify, heappop, heappush
 from time import monotonic_ns
 
 from l4re._native import leaf
-from l4re.errors import Closed, InvalidArgument, OutOfMemory
+from l4re.errors import Closed, InvalidArgument
 from l4re.linux.clock import timeout_ns
 from l4re.linux.fd import Fd
+from l4re.linux.limit import exhausted
 
 __all__ = ["QueuedTimeout", "TimeoutQueue"]
 
@@ -93,7 +94,7 @@ class TimeoutQueue:
             self._set()
         except OSError as error:
             timeout.cancel()
-            raise OutOfMemory(f"no timer can be made: {error.strerror}") from error
+            raise exhausted("no timer can be made", error) from error
         return timeout
 
     def __len__(self) -> int:

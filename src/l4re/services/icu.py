@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from l4re.errors import (
     BadProtocol,
@@ -26,6 +26,7 @@ from l4re.errors import (
 )
 from l4re.interface import U64, Interface, Served, rpc
 from l4re.interface.meta import Meta, answer_meta
+from l4re.interface.proxy import interfaces_of
 from l4re.irq import Irq, IrqMode, Line
 from l4re.rights import Rights
 from l4re.wire.protocols import Proto
@@ -82,7 +83,7 @@ class Icu(Interface):
             InvalidArgument: there is no such line, or something is bound to it.
             PermissionDenied: ``irq`` lacks W.
         """
-        label, _, data, _ = self._l4_transact(self.protocol, _TWO.pack(_Op.BIND, U64(irqnum)), b"", (irq,))
+        label, _, data, _ = self._l4_transact(Icu.protocol, _TWO.pack(_Op.BIND, U64(irqnum)), b"", (irq,))
         if label < 0:
             raise error_from_code(label, data.decode("utf-8", "replace"))
         return label == _AT_ICU
@@ -139,7 +140,11 @@ class IcuServer(Served):
     when it is unmasked while the level lasts. An IRQ that nobody receives any more is unbound.
 
     :meth:`drive` and :meth:`pulse` are thread-safe.
+
+    What is an interrupt controller and something more derives from it, and says which ``interface`` it has.
     """
+
+    interface: ClassVar[type[Interface]] = Icu
 
     def __init__(self, irqs: int) -> None:
         """Make the lines.
@@ -203,9 +208,10 @@ class IcuServer(Served):
         """See `Served.serve_request`."""
         if label == Meta.PROTOCOL:
             out = Writer()
-            return answer_meta(Icu, Reader(words), out), out.words(), b"", ()
+            return answer_meta(self.interface, Reader(words), out), out.words(), b"", ()
         if label != Proto.IRQ:
-            raise BadProtocol(f"an interrupt controller speaks protocol {Icu.protocol}, not {label:#x}")
+            spoken = ", ".join(f"{each.protocol:#x}" for each in interfaces_of(self.interface))
+            raise BadProtocol(f"this {type(self).__name__} speaks protocol {spoken}, not {label:#x}")
         if len(words) < _WORD.size:
             raise MessageTooShort("the request has no opcode")
         (opcode,) = _WORD.unpack_from(words)
@@ -267,4 +273,4 @@ class IcuServer(Served):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<IcuServer with {len(self._lines)} lines, {len(self._bound)} bound>"
+        return f"<{type(self).__name__} with {len(self._lines)} lines, {len(self._bound)} bound>"

@@ -21,7 +21,6 @@ __all__ = ["NO_QUOTA", "MemoryFactory", "RemoteMemAlloc"]
 
 #: The word that stands for no quota.
 NO_QUOTA: Final = 2**64 - 1
-_RESERVE: Final = MemAllocFlags.CONTINUOUS | MemAllocFlags.PINNED
 
 
 class MemoryFactory(Factory):
@@ -71,8 +70,7 @@ class RemoteMemAlloc(MemAlloc):
             ds.close()
             raise ServerError(f"asked for {size} bytes, and got {ds.size}")
         ds.place(hints, name)
-        if int(flags) & _RESERVE:
-            self._reserve(ds)
+        self._reserve(ds, int(flags))
         return ds
 
     def info(self) -> MemoryInfo:
