@@ -30,7 +30,7 @@ PAGES = (
     ("calls", "Calls: gates, channels, messages", ("gate", "wire.tag")),
     ("irq", "IRQs and semaphores", ("irq",)),
     ("interfaces", "Interfaces, typed and raw", ("interface", "wire.scalars")),
-    ("services", "Services: interrupt controllers, factories, dataspaces, namespaces", ("services",)),
+    ("services", "Services: interrupt controllers, factories, dataspaces, namespaces, schedulers", ("services",)),
     ("server", "The server", ("server",)),
     ("programs", "Starting programs", ("boot",)),
     ("capability", "What every capability has", ("cap",)),

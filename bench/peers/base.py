@@ -11,6 +11,7 @@ from ..wire import Wire
 
 __all__ = [
     "ANSWER_SIZE",
+    "Allocates",
     "Attackable",
     "Caller",
     "Calls",
@@ -138,6 +139,18 @@ class Memory(Peer):
     @abstractmethod
     def cycle(self, size: int) -> Callable[[Callable[[memoryview], None]], None]:
         """Return a function that allocates, maps, lets its argument touch, unmaps and frees ``size`` bytes."""
+
+
+class Allocates(Memory):
+    """It can also have shared memory made by another process, which counts it."""
+
+    @abstractmethod
+    def serve_allocator(self, wire: Wire) -> None:
+        """Make memory for the client until it is gone."""
+
+    @abstractmethod
+    def allocated(self, wire: Wire, size: int) -> Callable[[Callable[[memoryview], None]], None]:
+        """Return what `cycle` returns, for memory of that allocator."""
 
 
 class Copier(NamedTuple):

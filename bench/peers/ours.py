@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 import l4re
@@ -12,6 +13,7 @@ from l4re.cap import export_all, import_all
 from ..wire import Wire
 from . import hostile
 from .base import (
+    Allocates,
     Attackable,
     Caller,
     Copier,
@@ -20,7 +22,6 @@ from .base import (
     Grants,
     HandsOver,
     Listener,
-    Memory,
     Notifier,
     Notifies,
     Publisher,
@@ -123,7 +124,7 @@ def _irq(wire: Wire) -> l4re.Irq:
     return cap
 
 
-class Ours(Attackable, Grants, Notifies, Memory, HandsOver, Frames, Copies, Spawns):
+class Ours(Attackable, Grants, Notifies, Allocates, HandsOver, Frames, Copies, Spawns):
     """Sessions, pipes and dataspaces of this package."""
 
     name = "l4re"
@@ -200,7 +201,27 @@ class Ours(Attackable, Grants, Notifies, Memory, HandsOver, Frames, Copies, Spaw
         return Notifier(irq.trigger, irq.close)
 
     def cycle(self, size: int) -> Callable[[Callable[[memoryview], None]], None]:
-        alloc, attach = l4re.MemAlloc().alloc, l4re.RegionMap().attach
+        return self._cycle(l4re.MemAlloc(), size)
+
+    def serve_allocator(self, wire: Wire) -> None:
+        from l4re.moe import Services
+
+        services = Services()
+        with services.factory() as gate:
+            _hand_over(wire, gate)
+        with suppress(EOFError):
+            wire.receive()  # nothing comes: the client has measured
+        services.ledger.settle()
+        assert services.account.used == 0, services
+        services.close()
+
+    def allocated(self, wire: Wire, size: int) -> Callable[[Callable[[memoryview], None]], None]:
+        from l4re.services.mem_alloc import RemoteMemAlloc
+
+        return self._cycle(RemoteMemAlloc(_gate(wire)), size)
+
+    def _cycle(self, mem: l4re.MemAlloc, size: int) -> Callable[[Callable[[memoryview], None]], None]:
+        alloc, attach = mem.alloc, l4re.RegionMap().attach
 
         def cycle(touch: Callable[[memoryview], None]) -> None:
             ds = alloc(size)

@@ -17,6 +17,7 @@ from .irq import Notification
 from .memory import MemoryCycle
 from .polite import Polite
 from .sessions import Sessions
+from .setup import Setup
 from .start import Spawn, Start
 from .throughput import Throughput
 
@@ -26,7 +27,7 @@ __all__ = ["SCENARIOS", "Scenario", "Setting"]
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
-        RawCall(), TypedCall(), BusyCall(), Capability(), Notification(), MemoryCycle(), CopyIn(), Sessions(),
+        RawCall(), TypedCall(), BusyCall(), Capability(), Notification(), MemoryCycle(), Setup(), CopyIn(), Sessions(),
         Throughput(), Handover(), Frame(), Idle(), Footprint(), Size(), Capabilities(), Clients(), Start(), Spawn(),
         Polite(), Hostile(),
     )

@@ -188,8 +188,6 @@ else:
     )
 
 __all__ = [
-    "SharedCap",
-    "UniqueCap",
     "AccessDenied",
     "AddressNotAvailable",
     "Area",
@@ -305,6 +303,7 @@ __all__ = [
     "ServerError",
     "ServerObject",
     "ServerStats",
+    "SharedCap",
     "Svr",
     "Tag",
     "Task",
@@ -316,6 +315,7 @@ __all__ = [
     "U32",
     "U64",
     "U8",
+    "UniqueCap",
     "Vcon",
     "VconAttr",
     "VconInput",

@@ -34,6 +34,7 @@ METRICS = {
     "handover": {"": True},
     "frame": {"": True, "last reader": True},
     "copy-in": {"": True},
+    "setup": {"": True},
     "start": {"": True},
     "spawn": {"": True, "bare import": True, "over a bare import": True},
     "polite": {"work share": True, "calls/s": True},

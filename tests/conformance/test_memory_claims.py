@@ -211,7 +211,7 @@ def test_claim_13_mapping_for_writing_without_w_gives_eperm(ds: Dataspace) -> No
     with another_provider(rights=Rights.R) as remote:
         for flags in (DsFlags.W, DsFlags.RW):
             assert code_of(lambda flags=flags: remote.map(0, 0, flags, PAGE)) == Err.EPERM  # type: ignore[misc]
-        assert code_of(lambda: remote.attach(RegionMap(), flags=F.RW)) == Err.EPERM
+        assert code_of(lambda: RegionMap().attach(remote, flags=F.RW)) == Err.EPERM
         assert remote.map(0, 0, DsFlags.R, PAGE).dataspace.rights == Rights.R
 
 
@@ -219,7 +219,7 @@ def test_claim_14_mapping_behind_the_end_gives_erange(ds: Dataspace) -> None:
     assert code_of(lambda: ds.map(Mapping, PAGE, 4 * PAGE)) == Err.ERANGE
     with another_provider() as remote:
         assert code_of(lambda: remote.map(4 * PAGE, 0, DsFlags.R, PAGE)) == Err.ERANGE
-        assert code_of(lambda: remote.attach(RegionMap(), PAGE, offset=4 * PAGE)) == Err.ERANGE
+        assert code_of(lambda: RegionMap().attach(remote, PAGE, offset=4 * PAGE)) == Err.ERANGE
         assert remote.map(3 * PAGE, 0, DsFlags.R, PAGE).size == 10
 
 

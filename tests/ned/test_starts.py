@@ -107,7 +107,7 @@ def test_a_program_inherits_nothing_that_the_script_did_not_give(rom: Rom) -> No
         cwd=rom.folder,
         env={**os.environ, "SECRET": "1"},
         pass_fds=(reader, writer),
-        preexec_fn=_odd_signals,
+        preexec_fn=_odd_signals,  # noqa: PLW1509 - this process has one thread
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -88,23 +88,23 @@ def test_what_is_attached_is_made_when_it_is_wanted(rm: RegionMap, memory: Datas
     with served(table, Rights.R) as remote:
         assert remote.info() == DataspaceInfo(SIZE, DsFlags.R)
         assert (remote.size, remote.flags) == (SIZE, DsFlags.R)
-        with remote.attach(rm, PAGE + 10, offset=2 * PAGE) as region:
+        with rm.attach(remote, PAGE + 10, offset=2 * PAGE) as region:
             assert (region.size, region.readonly) == (PAGE + 10, True)
             assert [struct.unpack_from("=Q", region, at)[0] for at in (0, PAGE)] == [4, 9]
         assert table.asked == [(2 * PAGE, PAGE + 10, DsFlags.R, Rights.R)]
         assert memory.read(PAGE, 8) == bytes(8)
-        with remote.attach(rm) as region:
+        with rm.attach(remote) as region:
             assert region.size == SIZE
 
 
 def test_writers_share_the_memory_and_readers_cannot_write(rm: RegionMap, memory: Dataspace) -> None:
-    with served(DataspaceServer(memory)) as remote, remote.attach(rm) as region:
+    with served(DataspaceServer(memory)) as remote, rm.attach(remote) as region:
         assert remote.flags == DsFlags.RW
         memoryview(region)[PAGE : PAGE + 5] = b"there"
         assert memory.read(PAGE, 5) == b"there"
         remote.clear(PAGE + 1, 3)
         assert memory.read(PAGE, 5) == b"t\0\0\0e"
-        with remote.attach(rm, flags=RmFlags.R) as reader:
+        with rm.attach(remote, flags=RmFlags.R) as reader:
             assert reader.readonly
         with remote.window(flags=DsFlags.R).dataspace as weak:
             assert weak.rights == Rights.R
@@ -114,12 +114,12 @@ def test_without_w_nothing_is_written(rm: RegionMap, memory: Dataspace) -> None:
     memory.write(0, b"keep")
     with served(DataspaceServer(memory), Rights.R) as remote, alloc(PAGE) as other:
         with pytest.raises(PermissionDenied):
-            remote.attach(rm, flags=RmFlags.RW)
+            rm.attach(remote, flags=RmFlags.RW)
         with pytest.raises(AccessDenied):
             remote.clear(0, 4)
         with pytest.raises(AccessDenied):
             remote.copy_in(0, other, 0, 4)
-        with remote.attach(rm) as region:
+        with rm.attach(remote) as region:
             assert region.readonly
     assert memory.read(0, 4) == b"keep"
 
@@ -129,10 +129,10 @@ def test_w_on_the_gate_is_not_w_on_the_memory(rm: RegionMap, memory: Dataspace) 
     with served(DataspaceServer(memory)) as remote:
         assert remote.flags == DsFlags.R
         with pytest.raises(PermissionDenied, match="frozen"):
-            remote.attach(rm, flags=RmFlags.RW)
+            rm.attach(remote, flags=RmFlags.RW)
         with pytest.raises(AccessDenied, match="frozen"):
             remote.clear(0, 1)
-        with remote.attach(rm) as region:
+        with rm.attach(remote) as region:
             assert region.dataspace.enforcement == "sealed"
 
 
@@ -140,20 +140,20 @@ def test_memory_whose_seals_are_still_open_is_shared_read_only(rm: RegionMap) ->
     with (
         alloc(PAGE, flags=MemAlloc.F.SEALABLE) as memory,
         served(DataspaceServer(memory)) as remote,
-        remote.attach(rm, flags=RmFlags.R) as region,
+        rm.attach(remote, flags=RmFlags.R) as region,
     ):
         with pytest.raises(PermissionDenied, match="SEALABLE"):
-            remote.attach(rm, flags=RmFlags.RW)
+            rm.attach(remote, flags=RmFlags.RW)
         memory.freeze()
         assert region.dataspace.enforcement == "sealed"
 
 
 def test_a_fixed_address_and_an_alignment_reach_the_region_map(rm: RegionMap, memory: Dataspace) -> None:
     with served(DataspaceServer(memory)) as remote:
-        with remote.attach(rm, align=21) as region:
+        with rm.attach(remote, align=21) as region:
             addr = region.addr
             assert addr % (2 << 20) == 0
-        with remote.attach(rm, addr=addr) as region:
+        with rm.attach(remote, addr=addr) as region:
             assert region.addr == addr
 
 
@@ -177,7 +177,7 @@ def test_a_part_that_takes_several_windows_is_attached_one_by_one(rm: RegionMap)
     with served(Pieces()) as remote:
         windows = list(remote.windows())
         assert [window.size for window in windows] == [PAGE, PAGE, PAGE - 5]
-        with windows[1].attach(rm) as region:
+        with rm.attach(windows[1]) as region:
             assert bytes(region)[:6] == b"page 1"
             assert region.readonly
         with alloc(remote.size) as whole:
@@ -187,9 +187,9 @@ def test_a_part_that_takes_several_windows_is_attached_one_by_one(rm: RegionMap)
             assert [whole.read(at, 6) for at in range(0, 3 * PAGE, PAGE)] == [b"page 0", b"page 1", b"page 2"]
         before = descriptors()
         with pytest.raises(OutOfRange, match=rf"{PAGE} of {3 * PAGE - 5} bytes .*windows\(\)"):
-            remote.attach(rm)
+            rm.attach(remote)
         assert descriptors() == before
-        with remote.attach(rm, PAGE, offset=PAGE) as region:
+        with rm.attach(remote, PAGE, offset=PAGE) as region:
             assert bytes(region)[:6] == b"page 1"
         rest = remote.windows(PAGE, 2 * PAGE)
         assert [next(rest).size, next(rest).size] == [PAGE, PAGE - 5]
@@ -203,7 +203,37 @@ def test_what_is_not_all_inside_is_not_attached(rm: RegionMap, memory: Dataspace
     with served(DataspaceServer(memory)) as remote:
         for size in (SIZE + 1, 4 * PAGE, 1 << 40):
             with pytest.raises(OutOfRange, match=f"{SIZE} of {size} bytes"):
-                remote.attach(rm, size)
+                rm.attach(remote, size)
+
+
+def test_a_window_is_attached_like_a_dataspace_of_its_size(rm: RegionMap, memory: Dataspace) -> None:
+    memory.write(PAGE, b"one")
+    memory.write(2 * PAGE, b"two")
+    window = Window(memory, PAGE, PAGE + 5)
+    assert window.rights == Rights.RW
+    with rm.attach(window) as region:
+        assert (region.size, bytes(region)[:3]) == (PAGE + 5, b"one")
+    with rm.attach(window, offset=PAGE, flags=RmFlags.R) as region:
+        assert (region.size, bytes(region)[:3], region.readonly) == (5, b"two", True)
+    for size, offset in ((PAGE + 6, 0), (PAGE, PAGE), (None, 2 * PAGE), (1, -PAGE)):
+        with pytest.raises(OutOfRange, match=f"window of {PAGE + 5} bytes"):
+            rm.attach(window, size, offset=offset)
+
+
+def test_what_is_served_fits_into_areas_and_is_copied_on_write(rm: RegionMap, memory: Dataspace) -> None:
+    with rm.reserve_area(16 * PAGE) as area:
+        for rights in (Rights.RW, Rights.R):
+            with served(DataspaceServer(memory), rights) as remote:
+                assert remote.rights == rights
+                with area.attach(remote) as region, area.attach(remote, PAGE, offset=2 * PAGE) as other:
+                    assert region.readonly == other.readonly == (rights == Rights.R)
+                    assert area.addr <= region.addr < other.addr < area.addr + area.size
+        with served(DataspaceServer(memory), Rights.R) as remote:
+            with rm.attach(remote, flags=RmFlags.RW | RmFlags.PRIVATE) as region:
+                memoryview(region)[:4] = b"mine"
+            assert memory.read(0, 4) == bytes(4)
+            with rm.attach(remote, flags=RmFlags.RESERVED) as region:
+                assert region.mapped_size == 4 * PAGE
 
 
 class Copier(DataspaceServer):
@@ -277,7 +307,7 @@ def test_arguments_that_make_no_sense_are_refused_on_either_side(rm: RegionMap, 
         with remote.window(flags=DsFlags.UNCACHEABLE | DsFlags.R).dataspace as found:
             assert found == memory
         with pytest.raises(OutOfRange):
-            remote.attach(rm, offset=4 * PAGE)
+            rm.attach(remote, offset=4 * PAGE)
 
 
 @pytest.mark.parametrize(("offset", "size"), [(PAGE, SIZE), (0, SIZE + 1), (0, 0), (4 * PAGE, 1), (-PAGE, PAGE)])
@@ -446,7 +476,7 @@ def test_what_was_attached_outlives_the_server_that_was_killed(start: Start, rm:
     child = start(serve)
     (gate,) = child.take()
     remote = cap_dynamic_cast(gate, RemoteDataspace, timeout=PATIENCE)
-    with remote.attach(rm) as region:
+    with rm.attach(remote) as region:
         child.kill()
         child.join()
         assert struct.unpack_from("=Q", region, 3 * PAGE)[0] == 9
@@ -460,7 +490,7 @@ def test_what_was_attached_outlives_the_server_that_was_killed(start: Start, rm:
 def test_clients_share_what_was_made_and_leave_nothing_when_they_are_killed(start: Start, memory: Dataspace) -> None:
     def client(link: Link) -> None:
         (gate,) = link.take()
-        with RemoteDataspace(gate).attach(RegionMap()) as region:
+        with RegionMap().attach(RemoteDataspace(gate)) as region:
             view = memoryview(region)
             link.say(bytes(view[PAGE : PAGE + 1]).decode("latin-1"))
             if not region.readonly:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ from l4re import (
 from l4re.interface import Answer, Served
 from l4re.testing import wait_until
 from support.processes import PATIENCE, Background, Child, Echo, Link, Running
+from support.rawpeer import RawClient
 
 Start = Callable[..., Child]
 
@@ -421,6 +423,25 @@ def test_names_of_what_is_served_here_keep_no_loop_from_ending() -> None:
             assert loop.join() is LoopEnd.ORPHANED
 
 
+def test_what_is_unregistered_here_has_no_name_any_more() -> None:
+    class Handler(IrqHandler):
+        def dispatch(self) -> None:
+            pass
+
+    with RegistryServer() as server, NamespaceServer() as names:
+        ns = Namespace(server.registry.register_obj(names))
+        polite, handler = Polite(), Handler()
+        names.register("polite", server.registry.register_obj(polite))
+        names.register("irq", server.registry.register_irq_obj(handler))
+        ns.query("polite").close()
+        assert names.names == ("irq", "polite")
+        server.registry.unregister_obj(polite)
+        server.registry.unregister_obj(handler)
+        with pytest.raises(NotFound):
+            ns.query("polite")
+        assert names.names == ()
+
+
 def test_a_namespace_with_workers_and_many_threads() -> None:
     channel = new_channel()
     with RegistryServer(workers=3) as server, NamespaceServer() as names, channel, Irq.create() as irq:
@@ -490,6 +511,36 @@ def test_any_words_at_all_are_answered_or_refused(data: bytes, rights: int) -> N
         except L4Error:
             pass
         assert len(names.names) <= 1
+
+
+def test_whoever_breaks_the_protocol_while_it_waits_hurts_nobody() -> None:
+    with served() as (names, ns, server), Irq.create() as irq:
+        names.register("there")
+        port: Any = ns.cap
+        with RawClient(port.fileno()) as gone, RawClient(port.fileno()) as broken, RawClient(port.fileno()) as honest:
+            for client in (gone, broken, honest):
+                client.post(Proto.NAMESPACE, words(0x100, b"there"))
+            wait_until(lambda: names.waiting == 3, PATIENCE, "all to wait")
+            gone.close()
+            broken.page.set_state(77, 1)
+            broken.ring()
+            names.register("there", irq)
+            answer = honest.answer()
+            assert answer is not None
+            head, _, _, fds = answer
+            assert (head.label, len(fds)) == (0, 2)
+            for fd in fds:
+                os.close(fd)
+        ns.query("there").close()
+        assert server.stats().deferred == 0
+
+
+def test_a_request_with_more_capabilities_than_a_name_has_is_refused() -> None:
+    with namespace() as (names, ns), Irq.create() as irq:
+        label, _, data, _ = ns._l4_transact(Proto.NAMESPACE, words(1, b"a", 5), b"", (irq, irq))
+        assert label == -Err.EINVAL
+        assert b"one object, not 2" in data
+        assert names.names == ()
 
 
 _NAMES = st.sampled_from(["a", "b", "c"])

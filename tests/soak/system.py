@@ -127,6 +127,7 @@ class Program:
         self.exchange = self.env.get_cap("exchange", Exchange)
         self.mine: list[l4re.Dataspace] = []
         self.regions: list[l4re.Region] = []
+        self.areas: list[l4re.Area] = []
         self.found: list[l4re.Capability] = []
         self.irq = self.env.factory.create_irq()
         self.server = l4re.RegistryServer()
@@ -173,6 +174,62 @@ class Program:
             pages = -(-ds.size // PAGE)
             offset = self.chance.randrange(pages) * PAGE
             self.regions.append(self.env.rm.attach(ds, offset=offset))
+
+    def area(self) -> None:
+        """Keep a range of addresses, attach in it, give it up."""
+        if len(self.areas) > 3:
+            self.areas.pop(0).detach()
+        if not self.areas or self.chance.random() < 0.3:
+            self.areas.append(self.env.rm.reserve_area(256 * PAGE))
+        ds = self.any_of(self.mine)
+        if ds is not None:
+            self.regions.append(self.chance.choice(self.areas).attach(ds, size=min(ds.size, 16 * PAGE)))
+
+    def private(self) -> None:
+        """Write to a copy: nobody else sees it."""
+        ds = self.any_of(self.mine)
+        if ds is None:
+            return
+        before = ds.read(0, 1)
+        flags = l4re.RegionMap.F.RW | l4re.RegionMap.F.PRIVATE
+        with self.env.rm.attach(ds, size=1, flags=flags) as region, memoryview(region) as view:
+            view[0] ^= 0xFF
+            if ds.enforcement == "sealed" and ds.read(0, 1) != before:
+                raise AssertionError("what was written to a private region shows in the dataspace")
+
+    def cut(self) -> None:
+        """Detach some pages of a region, or of two."""
+        if self.regions:
+            region = self.chance.choice(self.regions)
+            if region.mapped:
+                pages = region.mapped_size // PAGE
+                first = self.chance.randrange(pages)
+                self.env.rm.detach_range(region.addr + first * PAGE, self.chance.randint(1, pages) * PAGE)
+        for each in self.env.rm.regions():  # what is left behind a hole belongs to nobody but the map
+            if len(self.regions) > 40 and self.chance.random() < 0.5:
+                each.detach()
+        self.regions = [region for region in self.regions if region.mapped]
+
+    def namespace(self) -> None:
+        gate = self.env.user_factory.create(l4re.Proto.NAMESPACE)
+        assert isinstance(gate, l4re.Gate)
+        with gate:
+            names = l4re.Namespace(gate).within(STUCK)
+            names.register_obj("irq", self.irq)
+            names.register_obj("later")
+            for ds in self.mine[:3]:
+                names.register_obj(f"memory-{id(ds)}", ds.ro)
+            names.query("irq").close()
+            if "irq" not in {entry.name for entry in names.list()}:
+                raise AssertionError("a namespace lost a name")
+            if self.chance.random() < 0.3:
+                self.going = self.exchange.within(STUCK).put(gate)
+
+    def log(self) -> None:
+        gate = self.env.user_factory.create(l4re.Proto.LOG, "soak")
+        assert isinstance(gate, l4re.Gate)
+        with gate:
+            l4re.Vcon(gate).write("a line\n" if self.chance.random() < 0.05 else "")
 
     def fill(self) -> None:
         ds = self.any_of(self.mine)
@@ -322,7 +379,7 @@ def main(seconds: float, workers: int, seed: int) -> int:
             if now > next_kill and tasks:
                 chance.choice(tasks).kill()
                 killed += 1
-                next_kill = now + chance.choice((0.02, 0.1, 0.3))
+                next_kill = now + chance.choice((0.02, 0.1, 0.3, 2.0))
             server.step(0.01)
             for task in [task for task in tasks if task.returncode is not None]:
                 tasks.remove(task)

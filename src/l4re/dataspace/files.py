@@ -7,7 +7,7 @@ was at one moment.
 from __future__ import annotations
 
 import os
-from threading import Lock
+from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
@@ -39,7 +39,7 @@ class _File:
     __slots__ = ("lock", "memory", "stamp")
 
     def __init__(self) -> None:
-        self.lock = Lock()
+        self.lock = RLock()
         self.stamp: Stamp | None = None
         self.memory: Dataspace | None = None
 
@@ -55,7 +55,7 @@ class FileDataspaces:
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = RLock()
         self._files: dict[str, _File] | None = {}
         self._gauge = MemoryGauge()
 

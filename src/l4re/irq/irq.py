@@ -232,7 +232,9 @@ class Irq(Capability):
 
     @property
     def gone(self) -> bool:
-        return self._source is None and leaf.wait((self.fileno(),), 0) >= 0  # a pipe that nobody reads
+        if self._source is not None:
+            return self._source.closed
+        return leaf.wait((self.fileno(),), 0) >= 0  # a pipe that nobody reads
 
     def close(self) -> None:
         """Drop the capability; of an IRQ made with :meth:`create`, also the receiving side."""

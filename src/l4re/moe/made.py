@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Made", "Maker", "ProgramLog", "ProgramNamespace", "ProgramScheduler"]
 
 
-class Maker(Protocol):
+class _Maker(Protocol):
     """The factory that made something."""
 
     def drop(self, obj: Made) -> None:
@@ -25,7 +25,7 @@ class Maker(Protocol):
 class Made(Served):
     """Such an object."""
 
-    maker: Maker
+    maker: _Maker
     #: How many objects it counts as: more than one if it holds descriptors.
     weight: ClassVar[int] = 1
 

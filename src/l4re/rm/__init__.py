@@ -10,6 +10,6 @@ who is where in ``books``; what memory is, and who may write it, is left to ``da
 from l4re.rm.area import Area
 from l4re.rm.process_map import process_map
 from l4re.rm.region import Region
-from l4re.rm.region_map import Detached, RegionMap, RegionMapStats
+from l4re.rm.region_map import Attachable, Detached, RegionMap, RegionMapStats
 
-__all__ = ["Area", "Detached", "Region", "RegionMap", "RegionMapStats", "process_map"]
+__all__ = ["Area", "Attachable", "Detached", "Region", "RegionMap", "RegionMapStats", "process_map"]

@@ -7,10 +7,15 @@ has the hole back.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from l4re.dataspace import Dataspace
 from l4re.errors import AddressNotAvailable, Closed
 from l4re.rights import Rights, RmFlags
 from l4re.rm.region import Region
+
+if TYPE_CHECKING:
+    from l4re.rm.region_map import Attachable
 
 __all__ = ["Area"]
 
@@ -37,7 +42,7 @@ class Area(Region):
 
     def attach(
         self,
-        ds: Dataspace | None,
+        ds: Dataspace | Attachable | None,
         size: int | None = None,
         *,
         flags: RmFlags | int | None = None,

@@ -11,7 +11,7 @@ import errno
 import operator
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from l4re.dataspace import Dataspace
 from l4re.errors import (
@@ -33,7 +33,7 @@ from l4re.rm.books import Books
 from l4re.rm.ranges import page_ceil, page_floor
 from l4re.rm.region import Region
 
-__all__ = ["Detached", "RegionMap", "RegionMapStats"]
+__all__ = ["Attachable", "Detached", "RegionMap", "RegionMapStats"]
 
 _R, _W, _X = int(RmFlags.R), int(RmFlags.W), int(RmFlags.X)
 _SEARCH, _IN_AREA = int(RmFlags.SEARCH_ADDR), int(RmFlags.IN_AREA)
@@ -94,6 +94,20 @@ class _Wish(NamedTuple):
 _PLAIN = _Wish()
 
 
+class Attachable(Protocol):
+    """What knows itself how it is attached: a dataspace that a program serves, or a window on one."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def rights(self) -> Rights: ...
+
+    def _l4_attach_to(
+        self, rm: RegionMap, size: int | None, flags: RmFlags | int | None, offset: int, addr: int | None, align: int
+    ) -> Region: ...
+
+
 @lru_cache(maxsize=64)
 def _wish(flags: int) -> _Wish:
     if flags & ~_KNOWN:
@@ -112,9 +126,9 @@ def _wish(flags: int) -> _Wish:
     return _Wish(bool(flags & _W), bool(flags & _EAGER), kind, search, inside, bool(kind or inside))
 
 
-def _size_alone(ds: object, size: int | None, wish: _Wish, offset: int) -> int:
+def _size_alone(ds: Dataspace | Attachable | None, size: int | None, wish: _Wish, offset: int) -> int:
     """Return the size of a region without a dataspace, if it may be one."""
-    if ds is not None and not isinstance(ds, Dataspace):
+    if ds is not None and not isinstance(ds, Dataspace) and not hasattr(ds, "_l4_attach_to"):
         raise TypeError(f"attach() takes a dataspace, not {ds!r}")
     if not wish.kind & _ALONE:
         raise NotFound("no dataspace to attach; only RESERVED, KERNEL and ANONYMOUS regions do without")
@@ -186,7 +200,7 @@ class RegionMap:
 
     def attach(
         self,
-        ds: Dataspace | None,
+        ds: Dataspace | Attachable | None,
         size: int | None = None,
         *,
         flags: RmFlags | int | None = None,
@@ -195,6 +209,9 @@ class RegionMap:
         align: int = _MIN_ALIGN,
     ) -> Region:
         """Map a part of a dataspace and return the region; the dataspace may be closed afterwards.
+
+        A dataspace that another program serves (`RemoteDataspace`) is asked for a window, and so may fail as a call
+        does; a `Window` is attached as if it was all there is.
 
         Without ``size``: all from ``offset`` to the end. Without ``flags``: with the rights ``ds`` has. Without
         ``addr``: wherever there is room, at a multiple of ``1 << align`` bytes. A given ``addr`` is rounded down
@@ -223,6 +240,9 @@ class RegionMap:
         if size is not None:
             size = operator.index(size)
         if not isinstance(ds, Dataspace) or wish.kind & _ALONE:
+            if not wish.kind & _ALONE and (attach_to := getattr(ds, "_l4_attach_to", None)) is not None:
+                region: Region = attach_to(self, size, flags, offset, addr, align)
+                return region
             size = _size_alone(ds, size, wish, offset)
             ds = None
         if align != _MIN_ALIGN:

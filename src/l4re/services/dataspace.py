@@ -59,7 +59,7 @@ class _Op(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Bytes ``[offset, offset + size)`` of a dataspace, which begin with a page.
+    """Bytes ``[offset, offset + size)`` of a dataspace, which begin with a page: ``env.rm.attach(window)``.
 
     Raises:
         InvalidArgument: ``offset`` is no multiple of the page size.
@@ -78,17 +78,26 @@ class Window:
                 f"{self.size} bytes from offset {self.offset} are no part of a dataspace of {self.dataspace.size} bytes"
             )
 
-    def attach(
-        self, rm: RegionMap, *, flags: RmFlags | int | None = None, addr: int | None = None, align: int = 12
+    @property
+    def rights(self) -> Rights:
+        """What may be done with it."""
+        return self.dataspace.rights
+
+    def _l4_attach_to(
+        self, rm: RegionMap, size: int | None, flags: RmFlags | int | None, offset: int, addr: int | None, align: int
     ) -> Region:
-        """Attach all of it and nothing else; for the rest see `RegionMap.attach`."""
-        return rm.attach(self.dataspace, self.size, flags=flags, offset=self.offset, addr=addr, align=align)
+        if size is None:
+            size = max(1, self.size - offset)
+        if offset < 0 or offset + size > self.size:
+            raise OutOfRange(f"{size} bytes from offset {offset} reach beyond the end of a window of {self.size} bytes")
+        return rm.attach(self.dataspace, size, flags=flags, offset=self.offset + offset, addr=addr, align=align)
 
 
 class RemoteDataspace(Interface):
     """A dataspace that a program serves: a proxy for what a `DataspaceServer` serves.
 
-    Every question is a call. What was attached is there without the server, also when that has ended.
+    It is attached as any other: ``env.rm.attach(remote)`` asks for a window, which has to show all of the part. Every
+    question is a call; what was attached is there without the server, also when that has ended.
     """
 
     protocol = int(Proto.DATASPACE)
@@ -160,6 +169,11 @@ class RemoteDataspace(Interface):
         """What may be done with the memory, as the server says."""
         return self.info().flags
 
+    @property
+    def rights(self) -> Rights:
+        """R, and W if the memory may be written, as the server says."""
+        return Rights.RW if self.flags & DsFlags.W else Rights.R
+
     def window(self, offset: int = 0, size: int | None = None, *, flags: DsFlags | int | None = None) -> Window:
         """Return a window on the bytes from ``offset`` on: ``size`` of them, or fewer if the server says so.
 
@@ -198,22 +212,9 @@ class RemoteDataspace(Interface):
             yield window
             offset += window.size
 
-    def attach(
-        self,
-        rm: RegionMap,
-        size: int | None = None,
-        *,
-        flags: RmFlags | int | None = None,
-        offset: int = 0,
-        addr: int | None = None,
-        align: int = 12,
+    def _l4_attach_to(
+        self, rm: RegionMap, size: int | None, flags: RmFlags | int | None, offset: int, addr: int | None, align: int
     ) -> Region:
-        """Attach a part as ``rm.attach`` attaches one of a dataspace; the arguments mean the same.
-
-        Raises:
-            OutOfRange: the server shows less in one window; attach those of `windows`.
-            L4Error: what `window` and `RegionMap.attach` raise.
-        """
         size, flags = self._l4_wanted(offset, size, flags)
         asked = flags & _KNOWN & (~_W if flags & RmFlags.PRIVATE else -1)  # who writes to copies needs no W
         window = self.window(offset, size, flags=asked)
@@ -223,7 +224,7 @@ class RemoteDataspace(Interface):
                 f"the server shows {window.size} of {size} bytes from offset {offset} in one window: "
                 "ask for no more than there are, or attach what windows() yields"
             )
-        return window.attach(rm, flags=flags, addr=addr, align=align)
+        return rm.attach(window, flags=flags, addr=addr, align=align)
 
     def _l4_wanted(self, offset: int, size: int | None, flags: int | None) -> tuple[int, int]:
         """Return size and flags; what was not said is up to the end, and the rights there are."""

@@ -1,12 +1,13 @@
 """Namespaces, seen by who serves one.
 
 A name has an object, or none yet, or stands for another namespace of this process, which is walked right here.
-One rule: nobody is answered under the lock, since an answer may wait for the loop, and the loop for the lock.
+One rule: whoever waited is answered by the loop it waits for, in that loop's thread, whoever fills the name.
 """
 
 from __future__ import annotations
 
 import threading
+from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, cast
@@ -40,7 +41,7 @@ from l4re.wire.protocols import Proto
 from l4re.wire.stream import Reader, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from l4re.cap import Export
     from l4re.interface import Answer
@@ -74,6 +75,7 @@ class _Host(Protocol):
     registry: _Registry
 
     def take_reply(self) -> _Deferred: ...
+    def post(self, function: Callable[[], None]) -> None: ...
 
 
 class _Entry:
@@ -92,7 +94,10 @@ class _Entry:
 
     @property
     def gone(self) -> bool:
-        return self.cap is not None and (self.cap.closed or self.cap.gone)
+        try:
+            return self.cap is not None and self.cap.gone
+        except Closed:  # by another thread, which has replaced it
+            return True
 
     def close(self) -> None:
         if self.cap is not None:
@@ -122,7 +127,7 @@ class _Question(NamedTuple):
 class _Found(Capability):
     """What an answer has: handed out as it leaves, in the loop's thread. What is gone by then is forgotten."""
 
-    __slots__ = ("_entry", "_most", "_place", "_question")
+    __slots__ = ("_entry", "_place", "_question")
 
     kind = "found"
 
@@ -293,6 +298,13 @@ class NamespaceServer(Served):
         self._forget(name, entry)
         return True
 
+    def _swept(self) -> bool:
+        """Forget what is gone; whether there was any."""
+        with self._lock:
+            before = len(self._entries)
+            self._sweep()
+            return len(self._entries) < before
+
     def _sweep(self) -> None:
         for name, entry in list(self._entries.items()):
             if entry.gone:
@@ -383,7 +395,7 @@ class NamespaceServer(Served):
 
     def _resume(self, waiting: list[tuple[_Question, str]] | tuple[()]) -> None:
         for question, path in waiting:
-            self._wait(path, question)
+            question.host.post(partial(self._wait, path, question))
 
     def on_client_gone(self) -> None:
         """See `Served.on_client_gone`; it may have waited."""
@@ -445,7 +457,7 @@ class NamespaceServer(Served):
         cap = caps[0] if caps else None
         if cap is not None:
             _check_kind(cap, handed)
-            if not plenty_left(cap.fileno()):
+            if not plenty_left(cap.fileno()) and not self._swept():
                 raise OutOfMemory("this namespace's process has few descriptors left")
         self._put(name, _Entry(cap, None, handed), bool(flags & NsFlags.OVERWRITE))
 
