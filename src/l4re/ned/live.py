@@ -162,7 +162,8 @@ class LiveWorld:
         made = system.create(held.cap, protocol, arguments)
         if isinstance(held, _Factory) and protocol == Proto.FACTORY:
             return _Factory(_one(made))
-        return self._made(made, foreign=not isinstance(held, _Factory))
+        # A namespace holds the gates of servers: it goes with the script, as the script's own do.
+        return self._made(made, foreign=not isinstance(held, _Factory) or protocol == Proto.NAMESPACE)
 
     def _made(self, made: Capability | Channel, *, foreign: bool) -> _Held:
         """Keep what was made; what leads to other programs goes when the script ends."""

@@ -244,7 +244,7 @@ class Loader:
     def create_namespace(self, content: Mapping[str, Any] | None = None) -> Namespace:
         """Return a new namespace with these names; None reserves a name, a mapping becomes a namespace inside.
 
-        The caller owns it.
+        It is dropped when the script has ended, since it holds the gates of servers.
         """
         fab = _plain(self.ns_fab or self.mem) or self._system.user_factory
         space = self._system.create(fab, Proto.NAMESPACE, ())
@@ -254,6 +254,7 @@ class Loader:
         for name, value in (content or {}).items():
             grant = None if value is None else self._grant(name, value, content)
             self._system.register(space, name, grant)
+        self._run.foreign.append(space)
         return Namespace(space)
 
     def create_sched_proxy(
