@@ -157,7 +157,9 @@ class LiveWorld:
             tag, colour = (*arguments, None, None)[:2]
             if tag is None:
                 raise InvalidArgument("a log is made with a tag")
-            return _Log(Tag(str(tag), colour_number(colour)), lambda: _one(system.create(held.cap, protocol, arguments)))
+            return _Log(
+                Tag(str(tag), colour_number(colour)), lambda: _one(system.create(held.cap, protocol, arguments))
+            )
         held.check()
         made = system.create(held.cap, protocol, arguments)
         if isinstance(held, _Factory) and protocol == Proto.FACTORY:
