@@ -51,7 +51,7 @@ from l4re.wire.protocols import Proto
 from l4re.wire.stream import Reader, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from l4re.cap import Export
     from l4re.interface import Answer
@@ -476,18 +476,28 @@ class NamespaceServer(Served):
         after = codec_for(str).get(source)
         page: list[NamespaceEntry] = []
         size = 0
-        with self._lock:
-            self._sweep()
-            for name in sorted(name for name in self._entries if name > after):
-                entry = self._entries[name]
-                kind = "namespace" if entry.space is not None else "" if entry.cap is None else entry.cap.kind
-                page.append(NamespaceEntry(name, kind, entry.rights))
-                size += len(name.encode()) + _BESIDE
-                if size >= _PAGE:
-                    break
+        for entry in self._after(after):
+            page.append(entry)
+            size += len(entry.name.encode()) + _BESIDE
+            if size >= _PAGE:
+                break
         out = Writer()
         codec_for(list[NamespaceEntry]).put(out, page)
         return 0, b"", out.words(), ()
+
+    def _after(self, name: str) -> Iterable[NamespaceEntry]:
+        """Return the entries behind a name, in their order."""
+        with self._lock:
+            self._sweep()
+            return [
+                NamespaceEntry(
+                    each,
+                    "namespace" if entry.space is not None else "" if entry.cap is None else entry.cap.kind,
+                    entry.rights,
+                )
+                for each, entry in sorted(self._entries.items())
+                if each > name
+            ]
 
     def __enter__(self) -> Self:
         return self
