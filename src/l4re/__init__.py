@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         rpc,
     )
     from l4re.irq import Irq, IrqHandler, IrqMode, IrqMux, Semaphore
+    from l4re.ned.loader import Loader, LoaderTask
     from l4re.rm import Area, Region, RegionMap
     from l4re.server import (
         Caller,
@@ -150,6 +151,7 @@ else:
                 *("cap_cast", "cap_dynamic_cast", "cap_reinterpret_cast", "Description", "describe"),
             ),
             "l4re.irq": ("Irq", "IrqHandler", "IrqMode", "IrqMux", "Semaphore"),
+            "l4re.ned.loader": ("Loader", "LoaderTask"),
             "l4re.rm": ("Area", "Region", "RegionMap"),
             "l4re.server": (
                 "Caller",
@@ -236,6 +238,8 @@ __all__ = [
     "L4Error",
     "Length",
     "Limits",
+    "Loader",
+    "LoaderTask",
     "LockInfo",
     "Log",
     "LoopEnd",

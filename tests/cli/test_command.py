@@ -41,7 +41,7 @@ def test_help_says_what_there_is() -> None:
     assert "run" in l4re("--help").out
     run = l4re("run", "--help")
     assert run.status == 0
-    assert "l4re run SCRIPT [--rom DIR ...] [--quota SIZE] [--memory-max SIZE] [--no-color] [-- ARGS]" in run.out
+    assert "l4re run [OPTIONS] SCRIPT [--rom DIR ...] [-- ARGS]" in run.out
     assert "Ctrl-C" in run.out
 
 

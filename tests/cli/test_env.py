@@ -45,6 +45,7 @@ def test_a_child_of_a_script_shows_its_services_and_capabilities(tmp_path: Path)
     assert said["memory"]["from"] == "the parent"
     assert {name: (cap["kind"], cap["rights"]) for name, cap in said["caps"].items()} == {
         "calc": ("gate", "r"),
+        "rom": ("gate", "r"),
         "svr": ("receive right", "rwsd"),
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import IO, Final, NamedTuple, cast
+from typing import IO, Final, NamedTuple, Protocol, cast
 
 from l4re.boot.program import Command, find_command
 from l4re.boot.task import Task, reap_abandoned
@@ -24,11 +24,11 @@ from l4re.linux.cgroup import MemoryGroup
 from l4re.linux.fd import Fd
 from l4re.linux.limit import exhausted
 from l4re.linux.null import no_input
-from l4re.log.multiplexer import Multiplexer, shared_multiplexer
+from l4re.log.multiplexer import shared_multiplexer
 from l4re.log.tag import Tag
 from l4re.rights import Rights
 
-__all__ = ["Grant", "launch", "spawn"]
+__all__ = ["Grant", "Printer", "launch", "spawn"]
 
 _FIRST_FD = 3
 _OURS = "L4RE_"
@@ -41,6 +41,16 @@ class Grant(NamedTuple):
 
     cap: Capability
     rights: Rights | None = None
+
+
+class Printer(Protocol):
+    """What takes the output of a program: the multiplexer, or something like it."""
+
+    def add(self, tag: Tag, /) -> Fd:
+        """Return a write end for the program; who starts it closes ours afterwards."""
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything written before this call was printed; False if it took too long."""
 
 
 def spawn(
@@ -110,7 +120,7 @@ def launch(
     env: Mapping[str, str],
     services: Mapping[str, Grant] | None = None,
     log: Tag | None = None,
-    multiplexer: Multiplexer | None = None,
+    multiplexer: Printer | None = None,
     cwd: str | None = None,
     stdin: int | None = None,
     group: MemoryGroup | None = None,
@@ -166,7 +176,7 @@ def launch(
     finally:
         for fd in closing:
             fd.close()
-    task = Task(started, command.name if log is None else log.name, None if multiplexer is None else multiplexer.flush)
+    task = Task(started, (log.name if log else "") or command.name, None if multiplexer is None else multiplexer.flush)
     for export in exports:
         if export.on_task is not None:
             export.on_task(started.pidfd.fileno())

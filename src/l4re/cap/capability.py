@@ -70,6 +70,14 @@ class Capability:
         """
         raise NotImplementedError
 
+    def m(self, rights: Rights | str) -> AtMost:
+        """Return this capability to be handed over with at most these rights, as in ned's ``cap:m("rw")``; it is lent.
+
+        Raises:
+            InvalidArgument: letters that name no rights.
+        """
+        return AtMost(self, Rights.parse(rights) if isinstance(rights, str) else rights)
+
     def _key(self) -> Hashable:
         """Return what this process can know of the object's identity."""
         raise NotImplementedError
@@ -126,5 +134,22 @@ class AtMost(Capability):
     def fileno(self) -> int:
         return self._cap.fileno()
 
+    @property
+    def gone(self) -> bool:
+        return self._cap.gone
+
+    @property
+    def cap(self) -> Capability:
+        """The capability itself, lent."""
+        return self._cap
+
+    @property
+    def most(self) -> Rights:
+        """The rights that are handed over at most."""
+        return self._most
+
     def export(self, rights: Rights | None = None) -> Export:
         return self._cap.export(self._most if rights is None else self._most & rights)
+
+    def _key(self) -> Hashable:
+        return self._cap._key()

@@ -6,28 +6,43 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 from l4re.cli.broken import leave_broken_output
+
+if TYPE_CHECKING:
+    from l4re.moe import Root
 
 __all__ = ["Run"]
 
 _MISUSED = 2
+
+
+class _More(TypedDict):
+    rom: Sequence[str]
+    arguments: Sequence[str]
+    environment: dict[str, str]
+    leave: bool
+    timeout: float | None
+    root: Root
+
+
 _UNITS = {unit: 1 << 10 * step for step, unit in enumerate(("", "K", "M", "G", "T"))}
 
 
 class Run:
     """Run a boot script and everything it starts, until all of it has ended.
 
-    SCRIPT is written in Lua, in the language of L4Re's loader ned. The programs it names as rom/NAME are looked
-    for in the rom folders: a file NAME, or NAME.py, which is run with this Python.
+    SCRIPT is written in Lua, in the language of L4Re's loader ned; or it is a *.py that uses l4re.Loader. The
+    programs it names as rom/NAME are looked for in the rom folders: a file NAME, or NAME.py, which is run with this
+    Python.
 
     What the programs print comes out line by line under their tags. Ctrl-C ends all of them. The exit status is
-    that of the first program that failed; 2 if the script could not be run.
+    that of the first program that failed; 2 if the script could not be run, 124 if the time was up.
     """
 
     name: ClassVar[str] = "run"
-    usage: ClassVar[str] = "l4re run SCRIPT [--rom DIR ...] [--quota SIZE] [--memory-max SIZE] [--no-color] [-- ARGS]"
+    usage: ClassVar[str] = "l4re run [OPTIONS] SCRIPT [--rom DIR ...] [-- ARGS]"
 
     @staticmethod
     def arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +55,41 @@ class Run:
             action="extend",
             default=[],
             help="where programs and modules are looked for, in this order (default: the script's own folder)",
+        )
+        parser.add_argument(
+            "-e",
+            "--execute",
+            metavar="STMT",
+            dest="statements",
+            action="append",
+            default=[],
+            help="run this statement before the script, or without one; several are run in order",
+        )
+        parser.add_argument(
+            "--env",
+            metavar="NAME=VALUE",
+            dest="variables",
+            type=_variable,
+            action="append",
+            default=[],
+            help="a variable in the environment of every program; what the script says comes first",
+        )
+        parser.add_argument(
+            "--timeout",
+            metavar="SECONDS",
+            type=_seconds,
+            help="end everything after so many seconds, with the exit status 124",
+        )
+        parser.add_argument("--dry-run", action="store_true", help="show what would be started, as `l4re check` does")
+        stay = parser.add_mutually_exclusive_group()
+        stay.add_argument(
+            "--exit",
+            dest="leave",
+            action="store_true",
+            help="be done with the script at its end: programs go on, exit handlers do not run",
+        )
+        stay.add_argument(
+            "--wait-and-exit", action="store_true", help="end once no program runs any more (this is what happens)"
         )
         parser.add_argument(
             "--quota",
@@ -64,15 +114,16 @@ class Run:
         script, rom = options.script, options.rom
         if script is None and len(rom) > 1:
             script = rom.pop()  # `l4re run --rom DIR SCRIPT`: the last word is the script
-        if script is None:
+        if script is None and not options.statements:
             options.parser.error("SCRIPT is missing")
         if options.words:
             options.parser.error(f"what is {options.words[0]!r}? Arguments for the script come behind --")
+        if options.dry_run:
+            return _check(script, rom, words, options)
         from l4re.errors import L4Error
         from l4re.log import Console
         from l4re.moe import Root
-        from l4re.ned import ScriptError
-        from l4re.ned import run as run_script
+        from l4re.ned.errors import ScriptError
 
         console = Console(colours=None if options.color else False, on_broken=lambda: root.stop(signal.SIGPIPE))
         try:
@@ -81,7 +132,7 @@ class Run:
             print(f"l4re: {error}", file=sys.stderr)
             return _MISUSED
         try:
-            status = run_script(script, rom=rom, arguments=words, root=root)
+            status = _run(script, rom, words, options, root)
         except (ScriptError, L4Error) as error:
             print(f"l4re: {error}", file=sys.stderr)
             status = _MISUSED
@@ -91,6 +142,56 @@ class Run:
         finally:
             root.close()
         return status if console.error is None else leave_broken_output(console.error)
+
+
+def _check(script: str | None, rom: Sequence[str], words: Sequence[str], options: argparse.Namespace) -> int:
+    from l4re.cli.check import Check
+
+    if script is None or script.endswith(".py") or options.statements:
+        options.parser.error("--dry-run takes a script in Lua, and no statements")
+    parser = argparse.ArgumentParser()
+    Check.arguments(parser)
+    folders = [word for folder in rom for word in ("--rom", folder)]
+    wanted = parser.parse_args([str(script), *folders])
+    wanted.parser, wanted.color = options.parser, options.color
+    return Check.run(wanted, words)
+
+
+def _run(script: str | None, rom: Sequence[str], words: Sequence[str], options: argparse.Namespace, root: Root) -> int:
+    more: _More = {
+        "rom": rom,
+        "arguments": words,
+        "environment": dict(options.variables),
+        "leave": options.leave,
+        "timeout": options.timeout,
+        "root": root,
+    }
+    if script is not None and script.endswith(".py"):
+        from l4re.ned.python_script import run_python
+
+        if options.statements:
+            options.parser.error(f"-e takes Lua, and {script} is Python")
+        return run_python(script, **more)
+    from l4re.ned import run
+
+    return run(script, statements=options.statements, **more)
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no variable, as in NAME=VALUE")
+    return name, value
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: a number of seconds, as in 2.5")
+    return seconds
 
 
 def _size(text: str) -> int:

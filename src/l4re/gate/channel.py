@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import ClassVar, NamedTuple, Self
 
 from l4re._native import leaf
-from l4re.cap import Capability, Export, register_kind
+from l4re.cap import AtMost, Capability, Export, register_kind
 from l4re.errors import Busy, Closed, Exists, InvalidArgument, OutOfRange
 from l4re.gate.gate import Gate
 from l4re.gate.link import Link
@@ -141,6 +141,10 @@ class Channel(NamedTuple):
 
     gate: Gate
     svr: Svr
+
+    def m(self, rights: Rights | str) -> AtMost:
+        """Return the client's side, to be handed over with at most these rights; it is lent."""
+        return self.gate.m(rights)
 
     def close(self) -> None:
         """Drop both sides."""

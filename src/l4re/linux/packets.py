@@ -16,7 +16,7 @@ import termios
 from l4re.linux.ends import pipe
 from l4re.linux.fd import Fd
 
-__all__ = ["PacketReader", "packet_pipe", "waker"]
+__all__ = ["PacketReader", "packet_pipe", "waker", "write_packet"]
 
 _MAX_READ = 1 << 16
 _O_DIRECT = getattr(os, "O_DIRECT", 0)
@@ -38,6 +38,15 @@ def packet_pipe() -> tuple[Fd, Fd]:
     except OSError:  # a large one only loosens the order under load
         pass
     return ends
+
+
+def write_packet(fd: int, data: bytes) -> None:
+    """Write what comes out in one piece, up to 4096 bytes of it; waits for a reader that is behind.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+    """
+    os.write(fd, data)
 
 
 def waker() -> tuple[Fd, Fd]:

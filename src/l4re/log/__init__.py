@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from l4re.log.console import Console
     from l4re.log.lines import LineAssembler
     from l4re.log.multiplexer import Multiplexer, shared_multiplexer
-    from l4re.log.tag import Tag, colour_number
+    from l4re.log.tag import PLAIN, Tag, colour_number
 else:
     __getattr__, __dir__ = names_on_demand(
         globals(),
@@ -22,8 +22,8 @@ else:
             "l4re.log.console": ("Console",),
             "l4re.log.lines": ("LineAssembler",),
             "l4re.log.multiplexer": ("Multiplexer", "shared_multiplexer"),
-            "l4re.log.tag": ("Tag", "colour_number"),
+            "l4re.log.tag": ("PLAIN", "Tag", "colour_number"),
         },
     )
 
-__all__ = ["Console", "LineAssembler", "Log", "Multiplexer", "Tag", "colour_number", "shared_multiplexer"]
+__all__ = ["PLAIN", "Console", "LineAssembler", "Log", "Multiplexer", "Tag", "colour_number", "shared_multiplexer"]

@@ -7,11 +7,11 @@ Pure text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from l4re.errors import InvalidArgument
 
-__all__ = ["WIDTH", "Tag", "colour_number"]
+__all__ = ["PLAIN", "WIDTH", "Tag", "colour_number"]
 
 WIDTH = 8
 _LETTERS = "nrgybmcw"
@@ -66,3 +66,16 @@ class Tag(NamedTuple):
         if not self.colour:
             return "\x1b[0m"
         return f"\x1b[{'01;' if self.colour & _BRIGHT else ''}3{self.colour & 7}m"
+
+
+class _Plain(Tag):
+    """No tag at all."""
+
+    __slots__ = ()
+
+    def line(self, text: str, *, coloured: bool, continued: bool = False) -> str:
+        return f"{text}\n"
+
+
+#: Lines come out as they are, as those of whoever starts programs.
+PLAIN: Final = _Plain("", 0)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from time import monotonic
 from types import FrameType
+from typing import TYPE_CHECKING, TypeVar
 
 from l4re._native import leaf
 from l4re.boot import Command, Grant, Task, launch
@@ -19,19 +20,35 @@ from l4re.linux.cgroup import MemoryGroups
 from l4re.linux.packets import waker
 from l4re.linux.process import wait_any
 from l4re.log import Console, Multiplexer, Tag
+from l4re.moe.pump import ConsolePump
 from l4re.moe.services import Services
+from l4re.rights import Rights
+from l4re.services.mem_alloc import MemoryFactory
+
+if TYPE_CHECKING:
+    from l4re.cap import Capability
+    from l4re.gate import Channel, Gate
+    from l4re.interface import Served
+    from l4re.wire.vargs import Varg
 
 __all__ = ["Root", "Stopped"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_TIME_IS_UP = 124
+_T = TypeVar("_T")
 
 
-class Stopped(Exception):
-    """The run is to end, because of the signal ``number``."""
+class Stopped(BaseException):
+    """The run is to end, because of the signal ``number``; SIGALRM: its time is up."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.number = number
+
+    @property
+    def status(self) -> int:
+        """The exit status of such a run: 128 and the signal's number, as shells have it; 124 as ``timeout`` has it."""
+        return _TIME_IS_UP if self.number == signal.SIGALRM else 128 + self.number
 
 
 class Root:
@@ -60,10 +77,12 @@ class Root:
         self._console = console or Console()
         self._quota = quota
         self._services: Services | None = None
+        self._factory: MemoryFactory | None = None
         self._log = Multiplexer(self._console)
         self._running: list[Task] = []
         self._wake, self._waker = waker()
         self._stops: list[int] = []
+        self._watched: dict[int, Callable[[], None]] = {}
         self._status = 0
 
     @property
@@ -77,6 +96,24 @@ class Root:
         if self._services is None:
             self._services = Services(quota=self._quota, log=self._log)
         return self._services
+
+    @property
+    def user_factory(self) -> MemoryFactory:
+        """The root's own factory: on the account of all programs, without the limits that each of them has."""
+        if self._factory is None:
+            self._factory = MemoryFactory(self.services.factory(limited=False))
+        return self._factory
+
+    def create(self, protocol: int, *args: Varg) -> Capability | Channel:
+        """Return a new object of :attr:`user_factory`; the caller owns it, and errors are those of its ``create``."""
+        return self.user_factory.create(protocol, *args)
+
+    def gate_to(self, obj: Served, rights: Rights = Rights.RWS) -> Gate:
+        """Serve an object beside the programs' own, and return a capability to it; the caller owns it.
+
+        The object is called by the thread that serves, and must not wait there.
+        """
+        return self.services.serve(obj, rights)
 
     @property
     def status(self) -> int:
@@ -96,10 +133,12 @@ class Root:
         env: Mapping[str, str],
         log: Tag,
         services: Mapping[str, Grant] | None = None,
+        console: Gate | None = None,
     ) -> Task:
         """Start a program; errors are those of :func:`l4re.boot.launch`.
 
-        It gets ``services``, and of those that are missing there its own factory.
+        It gets ``services``, and of those that are missing there its own factory. What it prints goes to ``console``
+        (L4's ``Vcon``), which is lent; without one, or when nobody serves it any more, it comes out under ``log``.
         """
         self.check()
         given = dict(services or {})
@@ -112,20 +151,25 @@ class Root:
                 services=given,
                 env=env,
                 log=log,
-                multiplexer=self._log,
+                multiplexer=self._log if console is None else ConsolePump(console, self._log),
                 group=self._group,
             )
         self._running.append(task)
         return task
 
-    def wait(self, task: Task) -> int:
+    def wait(self, task: Task, timeout: float | None = None) -> int:
         """Wait until ``task`` has ended and return its exit status.
 
         Raises:
+            TimeoutError: it still runs after ``timeout`` seconds.
             Stopped: the run is to end.
         """
+        until = None if timeout is None else monotonic() + timeout
         while task.returncode is None:
-            self._wait_for([task], None)
+            left = None if until is None else until - monotonic()
+            if left is not None and left < 0:
+                raise TimeoutError(f"{task!r}: not ended after {timeout} s")
+            self._wait_for([task], left)
             self.check()
         return self._ended(task)
 
@@ -140,9 +184,52 @@ class Root:
                 if task.returncode is not None:
                     self._ended(task)
                     return task
-            self._wait_for(self._running, None)
+            for fd in self._wait_for(self._running, None, self._watched):
+                if fd in self._watched:
+                    self._watched[fd]()
             self.check()
         return None
+
+    def sleep(self, seconds: float) -> None:
+        """Let ``seconds`` pass.
+
+        Raises:
+            Stopped: the run is to end.
+        """
+        until = monotonic() + seconds
+        while (left := until - monotonic()) > 0:
+            self._wait_for([], left)
+            self.check()
+
+    def aside(self, function: Callable[[], _T]) -> _T:
+        """Run what may wait for another program in a thread of its own, and return what it returns.
+
+        Raises:
+            Stopped: the run is to end; the thread is left to itself.
+        """
+        results: list[_T] = []
+        errors: list[BaseException] = []
+        done, ended = waker()
+
+        def act() -> None:
+            try:
+                results.append(function())
+            except BaseException as error:
+                errors.append(error)
+            ended.close()
+
+        with done:
+            threading.Thread(target=act, name="l4re asks", daemon=True).start()
+            while not (results or errors):
+                wait_any([self._wake.fileno(), done.fileno()])
+                self.check()
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        """Have ``ready`` called in `next_ended` whenever the descriptor, which is lent, is readable."""
+        self._watched[fd] = ready
 
     def kill(self, task: Task) -> None:
         """End a program because the script wants it to end: that is no failure."""
@@ -162,28 +249,40 @@ class Root:
         leaf.trigger(self._waker.fileno())
 
     @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Let SIGINT, SIGTERM and SIGHUP stop the run, in the main thread; elsewhere nothing changes."""
+    def signals(self, *, timeout: float | None = None, raising: bool = False) -> Iterator[None]:
+        """Let SIGINT, SIGTERM and SIGHUP stop the run, and ``timeout`` seconds that have passed.
+
+        In the main thread; elsewhere nothing changes. With ``raising`` the first of them raises `Stopped` wherever
+        the thread is: for code that does not ask us.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def note(number: int, frame: FrameType | None) -> None:
             self.stop(number)
+            if raising and len(self._stops) == 1:
+                raise Stopped(number)
 
-        before = {number: signal.signal(number, note) for number in _SIGNALS}
+        numbers = _SIGNALS if timeout is None else (*_SIGNALS, signal.SIGALRM)
+        before = {number: signal.signal(number, note) for number in numbers}
         try:
+            if timeout is not None:
+                signal.setitimer(signal.ITIMER_REAL, max(timeout, 1e-6))
             yield
         finally:
+            if timeout is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def end(self, number: int) -> None:
         """Pass a signal on to every program, wait a little, and end those that still run.
 
-        That nobody reads the output any more (SIGPIPE) is our trouble, not theirs: they are asked to terminate.
+        That nobody reads the output any more (SIGPIPE), or that time is up (SIGALRM), is our trouble, not theirs: they
+        are asked to terminate.
         """
-        if number == signal.SIGPIPE:
+        if number in (signal.SIGPIPE, signal.SIGALRM):
             number = signal.SIGTERM
         if number != signal.SIGKILL:
             self._log.hush()
@@ -204,6 +303,8 @@ class Root:
     def close(self) -> None:
         """End every program that still runs, and print what is left to print."""
         self.end(signal.SIGKILL)
+        if self._factory is not None:
+            self._factory.cap.close()
         if self._services is not None:
             self._services.close()
         if self._group is not None:
@@ -225,8 +326,8 @@ class Root:
         self._running = [task for task in self._running if task.returncode is None]
         return bool(self._running)
 
-    def _wait_for(self, tasks: list[Task], timeout: float | None) -> None:
-        wait_any([self._wake.fileno(), *(task.fileno() for task in tasks)], timeout)
+    def _wait_for(self, tasks: list[Task], timeout: float | None, others: Iterable[int] = ()) -> list[int]:
+        return wait_any([self._wake.fileno(), *(task.fileno() for task in tasks), *others], timeout)
 
     def _ended(self, task: Task) -> int:
         status = task.wait()

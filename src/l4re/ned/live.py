@@ -1,48 +1,68 @@
 """The live world: what a script asks for happens.
 
-A channel's ends are ours until they are handed out or the script has ended; everything else a script can denote is
-a capability of this process, a log, or one of the root's own factories.
+What a script denotes is a capability of this process, or becomes one when it is first handed on. Those that lead to
+other programs are dropped when the script has ended, so that a server nobody else can reach hears of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from l4re.boot import Grant, Task
 from l4re.cap import Capability
 from l4re.environment import env
 from l4re.errors import Closed, InvalidArgument, NotSupported
-from l4re.gate import Channel, Gate, Svr, new_channel
-from l4re.log import Tag, colour_number
+from l4re.gate import Channel, Gate, Svr
+from l4re.log import PLAIN, Tag, colour_number
 from l4re.moe import Root
+from l4re.ned.commands import Commands
 from l4re.ned.handles import SERVER, CapHandle
 from l4re.ned.rom import Rom
+from l4re.ned.system import System, check_served
 from l4re.ned.world import Denoted, Execute, Program, Started, Word
 from l4re.rights import Rights
 from l4re.wire.protocols import Proto
 
 __all__ = ["LiveWorld"]
 
-_ENV_RIGHTS = 7
+_ENV_RIGHTS: Final = 7
+#: What a program is given beside its capabilities: how a script calls it, and how the program does.
+_SERVICES: Final = {"mem": "mem_alloc", "scheduler": "scheduler"}
 
 
 class _Held:
-    """A capability of this process."""
+    """A capability of this process, there or to be made when it is needed. ``foreign``: it leads to other programs."""
 
-    __slots__ = ("cap",)
+    __slots__ = ("_cap", "_make", "foreign")
 
-    def __init__(self, cap: Capability) -> None:
-        self.cap = cap
+    def __init__(self, cap: Capability | Callable[[], Capability], *, foreign: bool = False) -> None:
+        self._cap = cap if isinstance(cap, Capability) else None
+        self._make = None if isinstance(cap, Capability) else cap
+        self.foreign = foreign
+
+    @property
+    def cap(self) -> Capability:
+        if self._cap is None:
+            assert self._make is not None
+            self._cap = self._make()
+        return self._cap
 
     def side(self, mask: int) -> Capability:
         return self.cap
 
+    def check(self) -> None:
+        """Raise if to ask it is to wait without end."""
+
     def valid(self, mask: int) -> bool:
-        return not self.side(mask).closed
+        return self._cap is None or not self.side(mask).closed
 
     def address(self, mask: int) -> int:
-        return self.side(mask).fileno()
+        return id(self) if self._cap is None else self.side(mask).fileno()
+
+    def drop(self) -> None:
+        if self._cap is not None:
+            self._cap.close()
 
 
 class _Channel(_Held):
@@ -51,19 +71,37 @@ class _Channel(_Held):
     __slots__ = ("channel",)
 
     def __init__(self, channel: Channel) -> None:
-        super().__init__(channel.gate)
+        super().__init__(channel.gate, foreign=True)
         self.channel = channel
 
     def side(self, mask: int) -> Gate | Svr:
         return self.channel.svr if mask & SERVER else self.channel.gate
 
+    def check(self) -> None:
+        check_served(self.channel)
+
     def drop(self) -> None:
-        self.channel.gate.close()
-        self.channel.svr.close()
+        self.channel.close()
+
+
+class _Factory(_Held):
+    """A factory that the root serves: it makes logs that cost nothing as long as only a program's output goes there."""
+
+    __slots__ = ()
+
+
+class _Log(_Held):
+    """A place for a program's lines at the root's multiplexer; a console only if it is handed on."""
+
+    __slots__ = ("tag",)
+
+    def __init__(self, tag: Tag, make: Callable[[], Capability]) -> None:
+        super().__init__(make)
+        self.tag = tag
 
 
 class _Ours:
-    """What exists once in this process."""
+    """What exists once in this process, and cannot be handed on."""
 
     __slots__ = ("name",)
 
@@ -77,66 +115,90 @@ class _Ours:
         return id(self)
 
 
-class _Log(_Ours):
-    """A place for a program's lines: a tag at the root's multiplexer."""
-
-    __slots__ = ("tag",)
-
-    def __init__(self, tag: Tag) -> None:
-        super().__init__("log")
-        self.tag = tag
-
-
 class LiveWorld:
     """Starts programs under ``root``, from the folders of ``rom``."""
 
-    def __init__(self, root: Root, rom: Rom) -> None:
+    def __init__(self, root: Root, rom: Rom, *, environment: Mapping[str, str] | None = None) -> None:
+        """Give every program the variables of ``environment``, unless the script says another value."""
         self._root = root
-        self._rom = rom
-        self._channels: list[_Channel] = []
+        self._system = System(root, rom, environment=environment)
+        self._foreign: list[_Held] = []
         self._kernel = _Ours("factory")
-        self._memory = _Ours("mem_alloc")
+        self._memory = _Factory(lambda: self._system.user_factory)
+        self._commands: Commands | None = None
 
     def check(self) -> None:
         self._root.check()
 
     def environment(self) -> Mapping[str, CapHandle]:
+        system = self._system
         given = {name: CapHandle(_Held(cap), _ENV_RIGHTS) for name, cap in env().caps.items()}
-        ours = {
+        memory = CapHandle(self._memory, _ENV_RIGHTS, "L4::Factory")
+        return {
             "factory": CapHandle(self._kernel, _ENV_RIGHTS, "L4::Factory"),
-            "mem_alloc": CapHandle(self._memory, _ENV_RIGHTS, "L4::Factory"),
+            "mem_alloc": memory,
+            "user_factory": memory,
+            "log": CapHandle(_Log(PLAIN, lambda: system.log), _ENV_RIGHTS),
+            "scheduler": CapHandle(_Held(lambda: system.scheduler), _ENV_RIGHTS),
+            "rom": CapHandle(_Held(lambda: system.files), _ENV_RIGHTS, "L4Re::Namespace"),
+            "parent": CapHandle(_Ours("parent"), _ENV_RIGHTS),
+            "rm": CapHandle(_Ours("rm"), _ENV_RIGHTS),
+            **given,
         }
-        ours["user_factory"] = ours["mem_alloc"]
-        return {**ours, **given}
 
     # ---- objects ----
 
     def create(self, factory: Denoted, protocol: int, arguments: Sequence[Word]) -> Denoted:
-        if factory is self._kernel and protocol == Proto.NONE:
-            channel = _Channel(new_channel())
-            self._channels.append(channel)
-            return channel
-        if factory is self._memory and protocol == Proto.LOG:
+        system = self._system
+        if factory is self._kernel:
+            return self._made(system.kernel.create(protocol, *arguments), foreign=True)
+        held = _held(factory, "a factory")
+        if isinstance(held, _Factory) and protocol == Proto.LOG:
             tag, colour = (*arguments, None, None)[:2]
             if tag is None:
                 raise InvalidArgument("a log is made with a tag")
-            return _Log(Tag(str(tag), colour_number(colour)))
-        raise NotSupported(f"objects of protocol {protocol}: this service is not available here")
+            return _Log(
+                Tag(str(tag), colour_number(colour)), lambda: _one(system.create(held.cap, protocol, arguments))
+            )
+        held.check()
+        made = system.create(held.cap, protocol, arguments)
+        if isinstance(held, _Factory) and protocol == Proto.FACTORY:
+            return _Factory(_one(made))
+        # A namespace holds the gates of servers: it goes with the script, as the script's own do.
+        return self._made(made, foreign=not isinstance(held, _Factory) or protocol == Proto.NAMESPACE)
+
+    def _made(self, made: Capability | Channel, *, foreign: bool) -> _Held:
+        """Keep what was made; what leads to other programs goes when the script ends."""
+        held = _Channel(made) if isinstance(made, Channel) else _Held(made, foreign=foreign)
+        if held.foreign:
+            self._foreign.append(held)
+        return held
 
     def query(self, namespace: Denoted, name: str) -> Denoted | None:
-        _not_here("a namespace")
+        held = _held(namespace, "a namespace")
+        held.check()
+        found = self._system.query(held.cap, name)
+        return None if found is None else self._made(found, foreign=found.kind != "dataspace")
 
     def register(self, namespace: Denoted, name: str, cap: CapHandle | None) -> None:
-        _not_here("a namespace")
+        held = _held(namespace, "a namespace")
+        held.check()
+        self._system.register(held.cap, name, None if cap is None else _grant(f"'{name}'", cap))
 
     def unregister(self, namespace: Denoted, name: str) -> None:
-        _not_here("a namespace")
+        held = _held(namespace, "a namespace")
+        held.check()
+        self._system.unregister(held.cap, name)
 
     def interface(self, cap: CapHandle) -> str | None:
-        return None
+        held = cap.denoted
+        if not isinstance(held, _Held):
+            return None
+        held.check()
+        return self._system.interface(held.cap)
 
     def debug(self, cap: Denoted, number: int) -> int:
-        _not_here("a debug interface")
+        raise NotSupported("objects of Linux have no debug interface")
 
     def power(self, cap: Denoted, what: str, argument: int) -> None:
         raise NotSupported(f"a process does not {what} the machine it runs on")
@@ -144,14 +206,17 @@ class LiveWorld:
     # ---- programs ----
 
     def start(self, program: Program) -> Task:
-        command = self._rom.command(program.words)
-        for field in program.services:
-            _not_here(f"field '{field}'")
         log = program.log.denoted
-        if not isinstance(log, _Log):
-            _not_here("log = capability")
-        grants = {name: _grant(name, handle) for name, handle in program.caps.items()}
-        return self._root.start(command, grants=grants, env=program.environment, log=log.tag)
+        services = {
+            _SERVICES[field]: _grant(field, handle) for field, handle in program.services.items() if field in _SERVICES
+        }
+        return self._system.start(
+            program.words,
+            grants={name: _grant(f"caps.{name}", handle) for name, handle in program.caps.items()},
+            log=log.tag if isinstance(log, _Log) else _grant("log", program.log),
+            services=services,
+            environment=program.environment,
+        )
 
     def wait(self, task: Started) -> int:
         assert isinstance(task, Task)
@@ -165,21 +230,40 @@ class LiveWorld:
         return self._root.next_ended()
 
     def sleep(self, seconds: float) -> None:
-        _not_here("sleep")
+        self._root.sleep(seconds)
 
     def serve(self, channel: CapHandle, execute: Execute) -> None:
-        _not_here("server_loop")
+        held = channel.denoted
+        if not isinstance(held, _Channel):
+            raise InvalidArgument("server_loop serves a channel that the script has made")
+        if self._commands is not None:
+            return  # as upstream: only the first one is served
+        self._commands = Commands(self._root, held.channel.svr, execute)
+        self.script_ended()
 
     def script_ended(self) -> None:
-        channels, self._channels = self._channels, []
-        for channel in channels:
-            channel.drop()
+        foreign, self._foreign = self._foreign, []
+        for held in foreign:
+            held.drop()
 
     def print(self, text: str) -> None:
         self._root.console.plain(f"{text}\n")
 
 
-def _grant(name: str, handle: CapHandle) -> Grant:
+def _held(denoted: Denoted, what: str) -> _Held:
+    if isinstance(denoted, _Held):
+        return denoted
+    raise InvalidArgument(f"this is not {what}")
+
+
+def _one(made: Capability | Channel) -> Capability:
+    if isinstance(made, Channel):
+        made.close()
+        raise InvalidArgument("asked for one object, and got both sides of a channel")
+    return made
+
+
+def _grant(what: str, handle: CapHandle) -> Grant:
     """Return what a program gets for a handle.
 
     Raises:
@@ -187,14 +271,11 @@ def _grant(name: str, handle: CapHandle) -> Grant:
     """
     held = handle.denoted
     if not isinstance(held, _Held):
-        _not_here(f"caps.{name}: a capability of this kind")
+        name = held.name if isinstance(held, _Ours) else "this"
+        raise NotSupported(f"{what}: every program has its own {name}; there is none to hand on")
     side = held.side(handle.mask)
     if side.closed:
         if isinstance(side, Svr):
-            raise Closed(f"caps.{name}: the server's side of this channel was given away already; it moves")
-        raise Closed(f"caps.{name}: this capability was dropped when the script had ended")
+            raise Closed(f"{what}: the server's side of this channel was given away already; it moves")
+        raise Closed(f"{what}: this capability was dropped when the script had ended")
     return Grant(side, Rights(handle.mask & int(Rights.RWSD)))
-
-
-def _not_here(what: str) -> NoReturn:
-    raise NotSupported(f"{what}: this service is not available here")

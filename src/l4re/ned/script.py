@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from importlib import resources
 from itertools import count
@@ -20,6 +20,7 @@ import lupa.lua55 as lupa
 from l4re.errors import L4Error, errtostr
 from l4re.moe import Root, Stopped
 from l4re.ned import constants
+from l4re.ned.errors import ScriptError
 from l4re.ned.handles import CapHandle, TaskHandle, mask_of
 from l4re.ned.live import LiveWorld
 from l4re.ned.machine import Machine
@@ -36,44 +37,51 @@ _TYPES: Final = {Proto.FACTORY: "L4::Factory", Proto.NAMESPACE: "L4Re::Namespace
 _PARSE, _RUN = -22, -5
 
 
-class ScriptError(Exception):
-    """The script has a mistake; the text says where and what. ``stack`` are the calls that led there."""
-
-    def __init__(self, text: str, stack: str = "") -> None:
-        super().__init__(text)
-        self.stack = stack
-
-
 def run(
-    script: str | os.PathLike[str],
+    script: str | os.PathLike[str] | None,
     *,
     rom: Sequence[str | os.PathLike[str]] = (),
     arguments: Sequence[str] = (),
+    statements: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    leave: bool = False,
+    timeout: float | None = None,
     root: Root | None = None,
 ) -> int:
-    """Run ``script`` and return the exit status of the run, once every program it started has ended.
+    """Run ``statements`` and ``script``, and return the exit status of the run, once every program has ended.
 
-    Programs come from the folders ``rom``, by default the script's own. The status is that of the first program
-    that failed, 0 if none did, 128 plus a signal's number if that stopped the run.
+    Programs come from the folders ``rom``, by default the script's own; they have the variables of ``environment``
+    beside those that the script gives. A statement that fails is told and passed over. The status is that of the
+    first program that failed, 0 if none did, 128 plus a signal's number if that stopped the run, 124 if it did not
+    end within ``timeout`` seconds. With ``leave`` the script is done with at its end: no exit handler of it runs.
 
     Raises:
         ScriptError: the script cannot be read or has a mistake. What it had started is ended.
         NotFound: a rom folder does not exist.
     """
-    path = os.fspath(script)
-    text = read_script(path)
-    folders = Rom(rom or [os.path.dirname(path) or "."])
-    with root or Root() as ours, ours.signals():
-        world = LiveWorld(ours, folders)
-        ned = Ned(world, folders)
+    path = None if script is None else os.fspath(script)
+    text = b"" if path is None else read_script(path)
+    folders = Rom(rom or [os.path.dirname(path or "") or "."])
+    with root or Root() as ours, ours.signals(timeout=timeout):
+        world = LiveWorld(ours, folders, environment=environment)
         try:
-            ned.execute(text, path, arguments)
-            ned.serve()
+            ned = Ned(world, folders)
+            for statement in statements:
+                ned.state(statement)
+            if path is None:
+                world.script_ended()
+            else:
+                ned.execute(text, path, arguments)
+            if leave:
+                while ours.next_ended() is not None:
+                    pass
+            else:
+                ned.serve()
             return ours.status or (2 if ned.complaints else 0)
         except Stopped as stop:
             world.script_ended()
             ours.end(stop.number)
-            return 128 + stop.number
+            return stop.status
 
 
 def read_script(path: str) -> bytes:
@@ -209,6 +217,22 @@ class Ned:
             raise self._stopped
         if not done[0]:
             raise ScriptError(str(done[1]), str(done[2] or ""))
+
+    def state(self, text: str) -> None:
+        """Run a statement, which is its own name in messages; a mistake is told and passed over.
+
+        Raises:
+            Stopped: the run is to end.
+        """
+        try:
+            done = self._run(text.encode(), text, self._lua.table_from([]))
+        except lupa.LuaError as error:
+            done = (False, str(error), "")
+        if self._stopped is not None:
+            raise self._stopped
+        if not done[0]:
+            self._complain(done[1])
+            print("Error executing cmdline statement", file=sys.stderr, flush=True)
 
     def serve(self) -> None:
         """Wait for the programs and run exit handlers, until none runs any more.
