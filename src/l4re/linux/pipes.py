@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import sys
 import termios
 
 from l4re.linux.fd import Fd
 
-__all__ = ["capacity", "put", "reopened", "unread"]
+__all__ = ["capacity", "get", "put", "put_all", "reopened", "unread", "wait_writable"]
 
 
 def capacity(fd: int) -> int:
@@ -25,6 +26,34 @@ def put(fd: int, data: bytes) -> None:
     """
     while data:
         data = data[os.write(fd, data) :]
+
+
+def put_all(fd: int, data: bytes) -> None:
+    """Write all of ``data`` into a pipe, and wait for its reader where need be.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+    """
+    while data:
+        try:
+            data = data[os.write(fd, data) :]
+        except BlockingIOError:
+            wait_writable(fd)
+
+
+def get(fd: int, most: int) -> bytes:
+    """Read what there is, at most so many bytes; empty at the end, and of what cannot be read."""
+    try:
+        return os.read(fd, most)
+    except OSError:
+        return b""
+
+
+def wait_writable(fd: int) -> None:
+    """Wait until something can be written to a pipe, or nobody reads it any more."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll()
 
 
 def reopened(fd: Fd, *, write: bool) -> Fd:

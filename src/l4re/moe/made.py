@@ -12,7 +12,7 @@ from l4re.services.vcon import VconServer
 if TYPE_CHECKING:
     from l4re.log.multiplexer import Voice
 
-__all__ = ["Made", "Maker", "ProgramLog", "ProgramNamespace", "ProgramScheduler"]
+__all__ = ["Made", "ProgramLog", "ProgramNamespace", "ProgramScheduler"]
 
 
 class _Maker(Protocol):

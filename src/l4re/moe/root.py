@@ -20,11 +20,13 @@ from l4re.linux.cgroup import MemoryGroups
 from l4re.linux.packets import waker
 from l4re.linux.process import wait_any
 from l4re.log import Console, Multiplexer, Tag
+from l4re.moe.keyboard import Keyboard
 from l4re.moe.pump import ConsolePump
 from l4re.moe.services import Services
 
 if TYPE_CHECKING:
     from l4re.gate import Gate
+    from l4re.linux.fd import Fd
 
 __all__ = ["Root", "Stopped"]
 
@@ -77,6 +79,7 @@ class Root:
         self._wake, self._waker = waker()
         self._stops: list[int] = []
         self._watched: dict[int, Callable[[], None]] = {}
+        self._keyboard: Keyboard | None = None
         self._status = 0
 
     @property
@@ -110,19 +113,23 @@ class Root:
         log: Tag,
         services: Mapping[str, Grant] | None = None,
         console: Gate | None = None,
+        keyboard: bool = False,
     ) -> Task:
         """Start a program; errors are those of :func:`l4re.boot.launch`.
 
         It gets ``services``, and of those that are missing there its own factory. What it prints goes to ``console``
         (L4's ``Vcon``), which is lent; without one, or when nobody serves it any more, it comes out under ``log``.
+        With ``keyboard`` it reads what comes in at our standard input, if no other program does.
         """
         self.check()
         given = dict(services or {})
         with ExitStack() as ours:
             if "mem_alloc" not in given:
                 given["mem_alloc"] = Grant(ours.enter_context(self.services.factory()))
+            stdin = ours.enter_context(self._input()).fileno() if keyboard else None
             task = launch(
                 command,
+                stdin=stdin,
                 grants=grants,
                 services=given,
                 env=env,
@@ -132,6 +139,11 @@ class Root:
             )
         self._running.append(task)
         return task
+
+    def _input(self) -> Fd:
+        if self._keyboard is None:
+            self._keyboard = Keyboard()
+        return self._keyboard.add()
 
     def wait(self, task: Task, timeout: float | None = None) -> int:
         """Wait until ``task`` has ended and return its exit status.
@@ -279,6 +291,8 @@ class Root:
     def close(self) -> None:
         """End every program that still runs, and print what is left to print."""
         self.end(signal.SIGKILL)
+        if self._keyboard is not None:
+            self._keyboard.close()
         if self._services is not None:
             self._services.close()
         if self._group is not None:

@@ -143,7 +143,8 @@ class System:
     ) -> Task:
         """Start ``rom/NAME`` with its arguments.
 
-        What it prints comes out under a tag, or goes to the console behind a capability.
+        What it prints comes out under a tag, or goes to the console behind a capability. One that has `PLAIN` in
+        place of a tag has the run's own log, and reads its standard input.
         """
         command = self.rom.command(words)
         given = dict(services or {})
@@ -160,6 +161,7 @@ class System:
             env={**self._variables, **(environment or {})},
             log=log,
             console=console,
+            keyboard=log is PLAIN,
         )
 
 
