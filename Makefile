@@ -106,7 +106,7 @@ sanitize: $(LEAF)
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 		PYTHONPATH=$(CURDIR)/$(SANITIZED) $(PYTEST) -p no:cacheprovider -m 'not soak and not fuzz' \
-		tests/core tests/hostile tests/dataspace
+		tests/core tests/hostile tests/dataspace tests/rm
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info src/*.egg-info $(LEAF)

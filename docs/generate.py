@@ -30,9 +30,9 @@ PAGES = (
     ("calls", "Calls: gates, channels, messages", ("gate", "wire.tag")),
     ("irq", "IRQs and semaphores", ("irq",)),
     ("interfaces", "Interfaces, typed and raw", ("interface", "wire.scalars")),
-    ("services", "Services: interrupt controllers, factories, dataspaces, namespaces, schedulers", ("services",)),
+    ("services", "Services: objects of L4Re's own protocols", ("services",)),
     ("server", "The server", ("server",)),
-    ("programs", "Starting programs", ("boot",)),
+    ("programs", "Starting programs, and whole systems of them", ("boot", "ned.loader")),
     ("capability", "What every capability has", ("cap",)),
     ("rights", "Rights and flags", ("rights",)),
     (

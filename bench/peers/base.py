@@ -21,6 +21,8 @@ __all__ = [
     "Grants",
     "HandsOver",
     "Listener",
+    "Mapper",
+    "Maps",
     "Memory",
     "Notifier",
     "Notifies",
@@ -139,6 +141,31 @@ class Memory(Peer):
     @abstractmethod
     def cycle(self, size: int) -> Callable[[Callable[[memoryview], None]], None]:
         """Return a function that allocates, maps, lets its argument touch, unmaps and frees ``size`` bytes."""
+
+
+class Mapper(NamedTuple):
+    """Shared memory of one page, ready to be mapped any number of times."""
+
+    attach: Callable[[], Any]
+    #: The first byte of what ``attach`` returned; it has to be ``mark``.
+    look: Callable[[Any], int]
+    detach: Callable[[Any], None]
+    mark: int
+    #: Where it is, and who is at an address; None: nobody keeps books.
+    address: Callable[[Any], int]
+    find: Callable[[int], Any] | None
+    close: Callable[[], None]
+
+
+class Maps(Peer):
+    """It can map shared memory that is there."""
+
+    #: Whether it can do so in a range that it keeps free for that.
+    areas: ClassVar[bool] = False
+
+    @abstractmethod
+    def mapper(self, area: bool) -> Mapper:
+        """Make the memory, and an area for 20,000 mappings of it if that is wanted."""
 
 
 class Allocates(Memory):

@@ -11,7 +11,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 
 from ..wire import Wire
-from .base import Caller, Copier, Copies, Frames, HandsOver, Memory, Publisher, Starts
+from .base import Caller, Copier, Copies, Frames, HandsOver, Mapper, Maps, Memory, Publisher, Starts
 from .pipe import accepted, offered
 from .semaphores import made, said, taken
 
@@ -77,7 +77,7 @@ class KernelCopy(Copies):
         return Copier(mark, copy, sample, close)
 
 
-class Memfd(Memory, HandsOver, Frames, Copies):
+class Memfd(Memory, Maps, HandsOver, Frames, Copies):
     """Five system calls from Python, a socket to hand it over, an eventfd for each reader: the least there is."""
 
     name = "memfd+mmap"
@@ -93,6 +93,13 @@ class Memfd(Memory, HandsOver, Frames, Copies):
             os.close(fd)
 
         return cycle
+
+    def mapper(self, area: bool) -> Mapper:
+        fd = os.memfd_create("bench")
+        os.write(fd, b"\x07".ljust(4096, b"\0"))
+        return Mapper(
+            lambda: mmap.mmap(fd, 4096), lambda m: m[0], mmap.mmap.close, 7, lambda m: 0, None, lambda: os.close(fd)
+        )
 
     def copier(self, size: int, fresh: bool) -> Copier:
         def mapped(fd: int) -> mmap.mmap:

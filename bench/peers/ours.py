@@ -22,6 +22,8 @@ from .base import (
     Grants,
     HandsOver,
     Listener,
+    Mapper,
+    Maps,
     Notifier,
     Notifies,
     Publisher,
@@ -124,7 +126,7 @@ def _irq(wire: Wire) -> l4re.Irq:
     return cap
 
 
-class Ours(Attackable, Grants, Notifies, Allocates, HandsOver, Frames, Copies, Spawns):
+class Ours(Attackable, Grants, Notifies, Allocates, Maps, HandsOver, Frames, Copies, Spawns):
     """Sessions, pipes and dataspaces of this package."""
 
     name = "l4re"
@@ -232,6 +234,19 @@ class Ours(Attackable, Grants, Notifies, Allocates, HandsOver, Frames, Copies, S
             ds.close()
 
         return cycle
+
+    areas = True
+
+    def mapper(self, area: bool) -> Mapper:
+        ds, rm = l4re.MemAlloc().alloc(4096), l4re.RegionMap()
+        ds.write(0, b"\x07")
+        attach = rm.reserve_area(20_000 * 4096).attach if area else rm.attach
+
+        def look(region: l4re.Region) -> int:
+            with memoryview(region) as view:
+                return view[0]
+
+        return Mapper(lambda: attach(ds), look, l4re.Region.detach, 7, lambda region: region.addr, rm.find, ds.close)
 
     def copier(self, size: int, fresh: bool) -> Copier:
         alloc = l4re.MemAlloc().alloc

@@ -16,6 +16,7 @@ from .idle import Footprint, Idle
 from .irq import Notification
 from .memory import MemoryCycle
 from .polite import Polite
+from .region_map import RegionMaps
 from .sessions import Sessions
 from .setup import Setup
 from .start import Spawn, Start
@@ -27,8 +28,8 @@ __all__ = ["SCENARIOS", "Scenario", "Setting"]
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
-        RawCall(), TypedCall(), BusyCall(), Capability(), Notification(), MemoryCycle(), Setup(), CopyIn(), Sessions(),
-        Throughput(), Handover(), Frame(), Idle(), Footprint(), Size(), Capabilities(), Clients(), Start(), Spawn(),
-        Polite(), Hostile(),
+        RawCall(), TypedCall(), BusyCall(), Capability(), Notification(), MemoryCycle(), RegionMaps(), Setup(),
+        CopyIn(), Sessions(), Throughput(), Handover(), Frame(), Idle(), Footprint(), Size(), Capabilities(), Clients(),
+        Start(), Spawn(), Polite(), Hostile(),
     )
 }  # fmt: skip

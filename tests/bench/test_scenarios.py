@@ -16,7 +16,7 @@ import pytest
 from l4re.testing import wait_until
 from l4re_bench.packages import EXTRA
 from l4re_bench.peers import OURS, peer_named
-from l4re_bench.peers.base import Caller, Calls, Copies, Publisher, Starts
+from l4re_bench.peers.base import Caller, Calls, Copies, Mapper, Publisher, Starts
 from l4re_bench.peers.memory import Memfd
 from l4re_bench.peers.ours import Ours
 from l4re_bench.peers.pipe import MpPipe
@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]
 
 #: Metrics of each, and whether they must be above zero.
 METRICS = {
+    "region-map": {"": True, "find": True},
     "handover": {"": True},
     "frame": {"": True, "last reader": True},
     "copy-in": {"": True},
@@ -236,3 +237,24 @@ def test_who_cannot_do_a_case_is_not_asked() -> None:
     assert not SCENARIOS["sessions"].takes(Few(), "1000", "one")
     assert not SCENARIOS["size"].takes(Few(), "4 KiB", "one")
     assert SCENARIOS["idle"].takes(MpPipe(), "1000", "one")
+
+
+class Misplaced(Ours):
+    """What it maps is there, and it finds something else."""
+
+    def mapper(self, area: bool) -> Mapper:
+        mapper = super().mapper(area)
+        return mapper._replace(find=lambda addr: None)
+
+
+class Faded(Memfd):
+    """What it maps is not what was put there."""
+
+    def mapper(self, area: bool) -> Mapper:
+        return super().mapper(area)._replace(look=lambda mapped: 0)
+
+
+def test_maps_that_are_wrong_are_noticed() -> None:
+    for peer, case in ((Misplaced(), "alone"), (Faded(), "alone"), (Faded(), "10,000, all mapped and unmapped")):
+        with pytest.raises(AssertionError, match=r"belongs to|shows"):
+            SCENARIOS["region-map"].run("client", peer, Setting(case, "one", 0.01, ()))

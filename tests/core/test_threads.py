@@ -479,3 +479,20 @@ def test_programs_of_different_users_call_each_other(start: Start, who: str) -> 
     with gate:
         doing.give(gate)
         doing.end()
+
+
+def test_a_server_may_be_closed_while_others_post_to_it_and_stop_it() -> None:
+    for _ in range(50):
+        server, go = RegistryServer(), threading.Event()
+
+        def bother(server: RegistryServer = server, go: threading.Event = go) -> None:
+            go.wait()
+            for _ in range(20):
+                server.post(lambda: None)
+                server.stop()
+
+        others = [Background(bother) for _ in range(3)]
+        go.set()
+        server.close()
+        for each in others:
+            each.join()

@@ -7,6 +7,7 @@ and read once more. The live ones run a real server in this process and count it
 from __future__ import annotations
 
 import enum
+import io
 import logging
 import os
 import socket
@@ -24,8 +25,11 @@ from l4re.environment.page import CapEntry, EnvPage
 from l4re.errors import error_from_code, errtostr
 from l4re.interface import Served
 from l4re.linux.fd import take
+from l4re.log import Console, Multiplexer
 from l4re.log.lines import LONGEST, Farewell, LineAssembler
 from l4re.log.tag import Tag as LogTag
+from l4re.moe import Account, Services
+from l4re.moe.user_factory import UserFactory
 from l4re.wire import session as wire
 from l4re.wire.codecs import codec_for
 from l4re.wire.items import ITEM_BYTES, pack_item, split_items, unpack_item
@@ -567,6 +571,7 @@ def _services() -> tuple[l4re.RegistryServer, tuple[Any, ...]]:
         l4re.RandomServer(),
         l4re.InhibitorServer({1: "lock"}),
         l4re.RemoteAccessServer(),
+        l4re.SchedulerServer(200, 10),
     )
     services[0].register("dir", inner)
     for service in (inner, *services):
@@ -574,9 +579,19 @@ def _services() -> tuple[l4re.RegistryServer, tuple[Any, ...]]:
     return server, (inner, *services)
 
 
+#: What is made by the root of a run, or refused with a reason, and what such a factory speaks.
+_MADE_BY_ROOT = tuple(
+    int(each)
+    for each in (
+        *(l4re.Proto.DATASPACE, l4re.Proto.FACTORY, l4re.Proto.LOG, l4re.Proto.NAMESPACE, l4re.Proto.SCHEDULER),
+        *(l4re.Proto.RM, l4re.Proto.DMA_SPACE),
+    )
+)
+_ASKED = (l4re.Proto.FACTORY, l4re.Proto.FACTORY, l4re.Proto.MEM_ALLOC, l4re.Proto.META, 0)
+
 _SPOKEN = (
     *(l4re.Proto.IRQ, l4re.Proto.FACTORY, l4re.Proto.META, 0, l4re.Proto.NAMESPACE, l4re.Proto.LOG, l4re.Proto.EVENT),
-    *(l4re.Proto.PARENT, l4re.Proto.INHIBITOR, l4re.Proto.REMOTE_ACCESS, l4re.Proto.DATASPACE),
+    *(l4re.Proto.PARENT, l4re.Proto.INHIBITOR, l4re.Proto.REMOTE_ACCESS, l4re.Proto.DATASPACE, l4re.Proto.SCHEDULER),
 )
 
 
@@ -614,6 +629,46 @@ def any_service(data: bytes) -> None:
             l4re.IcuServer.close(controller)
 
 
+@cache
+def _moe() -> tuple[Multiplexer, Services]:
+    """What the root of a run serves, to nobody yet."""
+    log = Multiplexer(Console(io.StringIO()))
+    return log, Services(quota=1 << 20, log=log)
+
+
+@target
+def any_user_factory(data: bytes) -> None:
+    """Requests to a program's factory, and to those that it made: all that they cost is given back."""
+    source = Source(data)
+    _, services = _moe()
+    program = UserFactory(services, Account(1 << 19, within=services.account))
+    kinds = (*_MADE_BY_ROOT, source.signed(8))
+
+    def ask() -> None:
+        factories = [program]
+        while source:
+            label, rights, words = source.choose(_ASKED), source.number(1) & 3, source.blob()[:400]
+            if label == l4re.Proto.FACTORY:
+                words = source.choose(kinds).to_bytes(8, "little", signed=True) + words
+            try:
+                answer = source.choose(factories).serve_request(rights, label, words, b"", ())
+            except L4Error:
+                continue
+            assert answer is not None
+            for cap in answer[3]:
+                assert cap is not None
+                made = getattr(cap, "object", None)
+                factories += [made] if isinstance(made, UserFactory) else []
+                cap.export().failed()
+                if made is None:
+                    cap.close()
+        program.destroy()
+
+    services.do(ask)
+    services.ledger.settle()
+    assert (program.objects, program.pieces, program.used, services.account.used) == (0, 0, 0, 0)
+
+
 @target
 def any_last_word(data: bytes) -> None:
     """What a server says on a port, and on the socket of a session, before it goes."""
@@ -643,6 +698,7 @@ def warm() -> None:
     _live()
     _lied_to()
     _services()
+    _moe()
     for function in TARGETS.values():
         function(b"")
 
@@ -666,5 +722,8 @@ def cool() -> None:
             os.close(end)
         else:
             end.close()
-    for kept in (_kept, _caps, _live, _lied_to, _services):
+    log, moe = _moe()
+    moe.close()
+    log.close()
+    for kept in (_kept, _caps, _live, _lied_to, _services, _moe):
         kept.cache_clear()

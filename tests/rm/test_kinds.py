@@ -59,6 +59,7 @@ def touch(addr: int, how: str) -> Callable[[Link], None]:
 
     def program(link: Link) -> None:
         faulthandler.disable()
+        signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # a sanitizer has its own
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         link.say("here")
         ctypes.string_at(addr, 1) if how == "r" else ctypes.memset(addr, 1, 1)

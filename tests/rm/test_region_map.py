@@ -6,7 +6,6 @@ import ctypes
 import gc
 import mmap
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -38,6 +37,7 @@ from l4re.factory import MemAlloc
 from l4re.linux.memfd import PAGE_SIZE as PAGE
 from l4re.linux.memfd import Mapping
 from l4re.rm import Region, RegionMap, RegionMapStats
+from support.alarms import alarms
 from support.processes import Child, Link, processes
 
 F = RegionMap.F
@@ -219,6 +219,18 @@ def test_the_allocators_alignment_is_the_least(rm: RegionMap) -> None:
     with alloc(PAGE, align=24) as ds, rm.attach(ds) as region, rm.attach(ds, align=25) as other:
         assert region.addr % (1 << 24) == 0
         assert other.addr % (1 << 25) == 0
+        with rm.attach(ds, flags=F.R | F.SEARCH_ADDR, addr=region.addr) as third:
+            assert third.addr > region.addr
+            assert third.addr % (1 << 24) == 0
+
+
+def test_a_search_from_an_address_checks_the_part_as_any_attach(rm: RegionMap, ds: Dataspace) -> None:
+    with rm.attach(ds) as region:
+        for size, offset in ((None, 4 * PAGE), (5 * PAGE, 0), (1, 1 << 62)):
+            with pytest.raises(OutOfRange):
+                rm.attach(ds, size, offset=offset, addr=region.addr, flags=F.R | F.SEARCH_ADDR)
+        with pytest.raises(AddressNotAvailable, match="no room"):
+            rm.attach(ds, addr=(1 << 47) - PAGE, flags=F.R | F.SEARCH_ADDR)
 
 
 # ---- fixed addresses ----
@@ -684,26 +696,17 @@ def test_two_threads_that_detach_one_region_do_it_once(rm: RegionMap, ds: Datasp
 
 
 def test_a_signal_handler_may_use_the_map_at_any_point(rm: RegionMap, ds: Dataspace) -> None:
-    seen = 0
-
-    def handler(number: int, frame: object) -> None:
-        nonlocal seen
+    def handler() -> None:
         with rm.attach(ds, PAGE) as region:
             assert rm.find(region.addr) is region
             assert region in rm.regions(region.addr)
-        seen += 1
 
-    old = signal.signal(signal.SIGALRM, handler)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
-        while seen < 300:
+    with alarms(handler) as seen:
+        while seen() < 300:
             regions = [rm.attach(ds, PAGE) for _ in range(70)]
             assert rm.find(regions[0].addr) is regions[0]
             for region in regions:
                 region.detach()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
     assert rm.regions() == []
 
 

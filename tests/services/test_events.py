@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -33,6 +34,7 @@ from l4re import (
     cap_dynamic_cast,
     describe,
 )
+from l4re._native import leaf
 from support.processes import PATIENCE, Background, Child, Link, Running
 
 Start = Callable[..., Child]
@@ -133,6 +135,25 @@ def test_any_bytes_are_events_and_nothing_worse(data: bytes) -> None:
     with EventBuffer(bytearray(data)) as ring:
         assert len(list(ring)) <= len(ring)
         ring.put(key(1))
+
+
+@given(st.binary(min_size=8, max_size=64), st.integers(-16, 80), st.integers(-(1 << 63), (1 << 63) - 1))
+def test_a_word_is_read_and_written_where_it_is_or_refused(data: bytes, offset: int, value: int) -> None:
+    memory = bytearray(data)
+    if offset % 8 or not 0 <= offset <= len(data) - 8:
+        with pytest.raises(ValueError, match="no aligned word"):
+            leaf.load_word(memory, offset)
+        with pytest.raises(ValueError, match="no aligned word"):
+            leaf.store_word(memory, offset, value)
+        assert memory == data
+        return
+    assert leaf.load_word(memory, offset) == struct.unpack_from("=q", data, offset)[0]
+    leaf.store_word(memory, offset, value)
+    assert memory == data[:offset] + struct.pack("=q", value) + data[offset + 8 :]
+    with pytest.raises(TypeError):
+        leaf.store_word(data, offset, value)
+    with pytest.raises(OverflowError):
+        leaf.store_word(memory, offset, 1 << 63)
 
 
 @pytest.mark.processes

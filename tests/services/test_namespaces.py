@@ -150,6 +150,7 @@ def test_a_receive_right_and_a_semaphore_without_use_have_no_name() -> None:
         for register in (ns.register_obj, names.register):
             with pytest.raises(InvalidArgument, match="receive right"):
                 register("svr", channel.svr)
+            assert not channel.svr.closed
             with pytest.raises(InvalidArgument, match="would be none"):
                 register("tokens", tokens, NsFlags.RO)
             with pytest.raises(InvalidArgument, match="0x100"):
@@ -164,6 +165,19 @@ def test_read_only_memory_stays_read_only() -> None:
             found.write(0, b"no")
         with names.query("memory") as own:
             assert own.rights & Rights.W
+
+
+def test_the_namespace_gets_no_more_than_it_hands_out() -> None:
+    with namespace() as (names, ns), l4re.env().mem_alloc.alloc(4096, flags=l4re.MemAllocFlags.SEALABLE) as memory:
+        ns.register_obj("memory", memory, NsFlags.RO)
+        with names.query("memory") as held:
+            assert held.rights == Rights.R
+        memory.freeze()  # which memory that was handed out for writing cannot be
+        with (
+            pytest.raises(PermissionDenied, match="SEALABLE"),
+            l4re.env().mem_alloc.alloc(4096, flags=l4re.MemAllocFlags.SEALABLE) as other,
+        ):
+            ns.register_obj("other", other)
 
 
 def test_it_answers_meta() -> None:

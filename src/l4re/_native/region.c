@@ -256,15 +256,25 @@ static void leave_host(Mapping *host, const struct place *p)
     host->guests.holders--;
 }
 
+/* Make a guest's pages the host's again. At the limit of mappings there may be no room for that: then they stay
+ * mapped, out of reach, until another guest comes there or the host goes. */
+static bool empty(char *start, size_t length)
+{
+    if (mmap(start, length, PROT_NONE, HOLLOW | MAP_FIXED, -1, 0) != MAP_FAILED)
+        return true;
+    if (errno != ENOMEM || mprotect(start, length, PROT_NONE) < 0)
+        return false;
+    madvise(start, length, MADV_DONTNEED);              /* what was private is nobody's now */
+    return true;
+}
+
 /* Give pages back; 0, or the error, and then they stay where they were. What a host lent it has back, or, when it is
  * gone by the end, nobody. Until then the range stays in the books: with the GIL dropped nobody else takes it. */
 static int release_range(Mapping *host, char *start, size_t length, bool drop)
 {
     bool lent = host && lends(host, start);
     PyThreadState *dropped = drop ? PyEval_SaveThread() : NULL;
-    int error = 0;
-    if (lent ? mmap(start, length, PROT_NONE, HOLLOW | MAP_FIXED, -1, 0) == MAP_FAILED : munmap(start, length) < 0)
-        error = errno;
+    int error = (lent ? empty(start, length) : munmap(start, length) == 0) ? 0 : errno;
     if (dropped)
         PyEval_RestoreThread(dropped);
     if (!host || error)

@@ -63,20 +63,24 @@ class MemAlloc:
         self._gauge = gauge or MemoryGauge()
 
     def create(self, protocol: int, *args: Varg) -> Dataspace:
-        """Return a new object by the number of its protocol: `Proto.DATASPACE`, with size, flags and alignment.
+        """Return a new object by the number of its protocol: `Proto.DATASPACE`, with size, flags, alignment and name.
 
         It is what upstream's ``alloc`` is made of; see :meth:`alloc` for what else can go wrong.
 
         Raises:
             NotSupported: any other protocol.
-            InvalidArgument: other arguments than one to three numbers.
+            InvalidArgument: other arguments than one to three numbers and a string.
         """
         if protocol not in self.kinds:
             raise NotSupported(f"a memory allocator makes dataspaces, no objects of protocol {protocol}")
-        if not 1 <= len(args) <= 3 or not all(isinstance(arg, int) for arg in args):
-            raise InvalidArgument(f"a dataspace is made with a size, flags and an alignment, not {args!r}")
-        size, flags, align = (int(arg or 0) for arg in (*args, 0, 0)[:3])
-        return self.alloc(size, flags=flags, align=align)
+        *given, name = args if len(args) == 4 else (*args, None)
+        numbers = [int(number) for number in given if isinstance(number, int)]
+        if not 1 <= len(given) <= 3 or len(numbers) != len(given):
+            raise InvalidArgument(f"a dataspace is made with a size, flags, an alignment and a name, not {args!r}")
+        if name is not None and not isinstance(name, str):
+            raise InvalidArgument("no process chooses physical addresses on Linux: a fourth argument is a name")
+        size, flags, align = (*numbers, 0, 0)[:3]
+        return self.alloc(size, flags=flags, align=align, name=name or "l4re")
 
     def alloc(
         self, size: int, *, flags: MemAllocFlags | int = MemAllocFlags.NONE, align: int = 0, name: str = "l4re"

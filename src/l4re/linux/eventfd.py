@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 from l4re.linux.fd import Fd
 from l4re.linux.limit import exhausted
@@ -13,7 +14,7 @@ __all__ = ["EventFd"]
 class EventFd:
     """Readable after :meth:`ring` until :meth:`clear`. A forked child does not keep it."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_fd", "_lock")
 
     def __init__(self) -> None:
         """Make one.
@@ -26,10 +27,14 @@ class EventFd:
         except OSError as error:
             raise exhausted("cannot make an event", error) from error
         self._fd = Fd(number, guarded=True, what="eventfd")
+        self._lock = threading.RLock()  # a signal handler may ring while we do
 
     def ring(self) -> None:
-        """Make it readable; any thread may."""
-        os.eventfd_write(self._fd.fileno(), 1)
+        """Make it readable, unless it is closed; any thread may, also while another closes it."""
+        if not self.closed:
+            with self._lock:
+                if not self.closed:
+                    os.eventfd_write(self._fd.fileno(), 1)
 
     def clear(self) -> None:
         """Make it unreadable, if it was not already."""
@@ -49,4 +54,5 @@ class EventFd:
 
     def close(self) -> None:
         """Close; a second call does nothing."""
-        self._fd.close()
+        with self._lock:
+            self._fd.close()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import sys
 import termios
 
 from l4re.linux.fd import Fd
+from l4re.linux.limit import exhausted
 
-__all__ = ["capacity", "get", "put", "put_all", "reopened", "unread", "wait_writable"]
+__all__ = ["capacity", "get", "input_pipe", "put", "put_all", "reopened", "unread"]
 
 
 def capacity(fd: int) -> int:
@@ -28,17 +28,27 @@ def put(fd: int, data: bytes) -> None:
         data = data[os.write(fd, data) :]
 
 
+def input_pipe() -> tuple[Fd, Fd]:
+    """Return the ends of a pipe as programs expect one at their standard input: to read, and to write, blocking both.
+
+    Raises:
+        OutOfMemory: no descriptors are left.
+    """
+    try:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        raise exhausted("cannot make a pipe", error) from error
+    return Fd(reader), Fd(writer, guarded=True)
+
+
 def put_all(fd: int, data: bytes) -> None:
-    """Write all of ``data`` into a pipe, and wait for its reader where need be.
+    """Write all of ``data`` into a blocking pipe.
 
     Raises:
         BrokenPipeError: nobody reads any more.
     """
     while data:
-        try:
-            data = data[os.write(fd, data) :]
-        except BlockingIOError:
-            wait_writable(fd)
+        data = data[os.write(fd, data) :]
 
 
 def get(fd: int, most: int) -> bytes:
@@ -47,13 +57,6 @@ def get(fd: int, most: int) -> bytes:
         return os.read(fd, most)
     except OSError:
         return b""
-
-
-def wait_writable(fd: int) -> None:
-    """Wait until something can be written to a pipe, or nobody reads it any more."""
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    poll.poll()
 
 
 def reopened(fd: Fd, *, write: bool) -> Fd:

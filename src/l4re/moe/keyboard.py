@@ -8,11 +8,9 @@ from __future__ import annotations
 import signal
 import threading
 
-from l4re._native import leaf
-from l4re.linux.ends import pipe
 from l4re.linux.fd import Fd
 from l4re.linux.packets import waker
-from l4re.linux.pipes import get, put_all
+from l4re.linux.pipes import get, input_pipe, put_all
 from l4re.linux.process import wait_any
 
 __all__ = ["Keyboard"]
@@ -29,13 +27,13 @@ class Keyboard:
         self._readers: list[Fd] = []
         self._there = threading.Condition()
         self._over = False
-        self._wake, self._waker = waker()
+        self._wake, self._waker = waker()  # the end of it wakes
         self._thread = threading.Thread(target=self._run, name="l4re input", daemon=True)
         self._thread.start()
 
     def add(self) -> Fd:
         """Return a descriptor to read from, for one program; who starts it closes ours afterwards."""
-        reader, writer = pipe()
+        reader, writer = input_pipe()
         with self._there:
             if self._over:
                 writer.close()
@@ -51,7 +49,6 @@ class Keyboard:
         with self._there:
             self._over = True
             self._there.notify()
-        leaf.trigger(self._waker.fileno())
         self._waker.close()
         self._thread.join(_PATIENCE)  # all programs are gone, unless one has left something behind that does not read
 

@@ -23,10 +23,15 @@ from l4re.log import Console, Multiplexer, Tag
 from l4re.moe.keyboard import Keyboard
 from l4re.moe.pump import ConsolePump
 from l4re.moe.services import Services
+from l4re.rights import Rights
+from l4re.services.mem_alloc import MemoryFactory
 
 if TYPE_CHECKING:
-    from l4re.gate import Gate
+    from l4re.cap import Capability
+    from l4re.gate import Channel, Gate
+    from l4re.interface import Served
     from l4re.linux.fd import Fd
+    from l4re.wire.vargs import Varg
 
 __all__ = ["Root", "Stopped"]
 
@@ -74,6 +79,7 @@ class Root:
         self._console = console or Console()
         self._quota = quota
         self._services: Services | None = None
+        self._factory: MemoryFactory | None = None
         self._log = Multiplexer(self._console)
         self._running: list[Task] = []
         self._wake, self._waker = waker()
@@ -93,6 +99,24 @@ class Root:
         if self._services is None:
             self._services = Services(quota=self._quota, log=self._log)
         return self._services
+
+    @property
+    def user_factory(self) -> MemoryFactory:
+        """The root's own factory: on the account of all programs, without the limits that each of them has."""
+        if self._factory is None:
+            self._factory = MemoryFactory(self.services.factory(limited=False))
+        return self._factory
+
+    def create(self, protocol: int, *args: Varg) -> Capability | Channel:
+        """Return a new object of :attr:`user_factory`; the caller owns it, and errors are those of its ``create``."""
+        return self.user_factory.create(protocol, *args)
+
+    def gate_to(self, obj: Served, rights: Rights = Rights.RWS) -> Gate:
+        """Serve an object beside the programs' own, and return a capability to it; the caller owns it.
+
+        The object is called by the thread that serves, and must not wait there.
+        """
+        return self.services.serve(obj, rights)
 
     @property
     def status(self) -> int:
@@ -293,6 +317,8 @@ class Root:
         self.end(signal.SIGKILL)
         if self._keyboard is not None:
             self._keyboard.close()
+        if self._factory is not None:
+            self._factory.cap.close()
         if self._services is not None:
             self._services.close()
         if self._group is not None:

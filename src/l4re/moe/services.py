@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from l4re.errors import PeerGone
 from l4re.factory import MemoryInfo
@@ -28,7 +28,9 @@ __all__ = ["Services"]
 T = TypeVar("T")
 
 #: What one object and one holder of it may have; there may be hundreds of programs.
-_LIMITS = Limits(ports=1024, sessions=256, holder=256)
+_LIMITS: Final = Limits(ports=1024, sessions=256, holder=256)
+#: How often the loop looks once more at its end, if there is something each time.
+_LAST_STEPS: Final = 64
 
 
 class Services:
@@ -54,9 +56,9 @@ class Services:
             self._log = shared_multiplexer()
         return self._log
 
-    def factory(self, account: Account | None = None) -> Gate:
-        """Return a capability to a new factory, for one program; the caller owns it."""
-        return self.serve(UserFactory(self, account or self.account))
+    def factory(self, *, limited: bool = True) -> Gate:
+        """Return a capability to a new factory, for one program; the caller owns it. ``limited``: as programs are."""
+        return self.serve(UserFactory(self, self.account, limited=limited))
 
     def serve(self, obj: Served, rights: Rights = Rights.RWS) -> Gate:
         """Serve an object for as long as somebody holds it, and return a capability to it; the caller owns it."""
@@ -81,9 +83,10 @@ class Services:
                 errors.append(error)
             done.set()
 
-        self._server.post(act)
-        while not done.wait(1.0):
-            if not self._thread.is_alive():
+        if self._thread.is_alive():
+            self._server.post(act)
+        while not done.wait(1.0 if self._thread.is_alive() else 0):
+            if not self._thread.is_alive() and not done.is_set():
                 raise PeerGone("the services of this run have ended")
         if errors:
             raise errors[0]
@@ -103,17 +106,20 @@ class Services:
 
     def close(self) -> None:
         """End the thread; every capability to what was served is dead. A second call does nothing."""
-        if self._thread.is_alive():
-            self._closing = True
-            self._server.stop()
-            self._thread.join()
+        if self._server.closed:
+            return
+        self._closing = True
+        self._server.stop()
+        self._thread.join()
+        self._server.close()  # only here: until now somebody may ring it
         self.ledger.close()
 
     def _run(self) -> None:
-        with self._server:
-            while not self._closing:
-                self._server.step(None)
-            self._server.step(0)  # what was sent before we were told to end
+        while not self._closing:
+            self._server.step(None)
+        for _ in range(_LAST_STEPS):  # what was sent before we were told to end
+            if not self._server.step(0):
+                break
 
     def __repr__(self) -> str:
         return f"<Services on {self.account!r}>"

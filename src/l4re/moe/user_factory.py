@@ -8,6 +8,7 @@ was made goes when nobody holds it.
 
 from __future__ import annotations
 
+import sys
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -66,8 +67,13 @@ _NEVER: Final = {
 class UserFactory(Made, FactoryServer):
     """One program's factory. It is called by the loop's thread only."""
 
-    def __init__(self, services: Services, account: Account, *, maker: UserFactory | None = None) -> None:
-        """Make objects on ``account``; one that another factory made owns it, and closes it at its end."""
+    def __init__(
+        self, services: Services, account: Account, *, maker: UserFactory | None = None, limited: bool = True
+    ) -> None:
+        """Make objects on ``account``; one that another factory made owns it, and closes it at its end.
+
+        Only the account says how much there is if it is not ``limited``.
+        """
         super().__init__()
         self._services = services
         self._account = account
@@ -83,7 +89,8 @@ class UserFactory(Made, FactoryServer):
         }
         if maker is None:  # the CPUs are the root's to share out, not those of whoever has a share of the memory
             self._makers_by_protocol[int(Proto.SCHEDULER)] = self._scheduler
-        self._most_pieces = most_watched() // _SHARES
+        self._most_pieces = most_watched() // _SHARES if limited else sys.maxsize
+        self._most_objects = MAX_OBJECTS if limited else sys.maxsize
         #: Pieces of memory that were made for the program, and that somebody still holds.
         self.pieces = 0
         #: Bytes of memory that were made here and that somebody still holds.
@@ -204,8 +211,9 @@ class UserFactory(Made, FactoryServer):
 
     def _count(self, change: int) -> None:
         """Count an object here and with those that made this factory: a program has so many, however it makes them."""
-        if self._program.objects + change > MAX_OBJECTS:
-            raise OutOfMemory(f"a program has {MAX_OBJECTS} objects made for it at most, beside memory; close some")
+        most = self._program._most_objects
+        if self._program.objects + change > most:
+            raise OutOfMemory(f"a program has {most} objects made for it at most, beside memory; close some")
         factory: UserFactory | None = self
         while factory is not None:
             factory.objects += change

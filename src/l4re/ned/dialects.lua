@@ -19,6 +19,10 @@ end
 function pcall(...) return unless_stopped(ned.pcall(...)) end
 function xpcall(...) return unless_stopped(ned.xpcall(...)) end
 
+-- What was compiled elsewhere is not run: Lua does not check it.
+local lua_load = load
+function load(chunk, name, mode, ...) return lua_load(chunk, name, "t", ...) end
+
 -- Files: "rom/x" lies in the folders of the rom -------------------------------------------------------------
 
 function loadfile(path, mode, env)

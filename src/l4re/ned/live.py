@@ -155,9 +155,11 @@ class LiveWorld:
         held = _held(factory, "a factory")
         if isinstance(held, _Factory) and protocol == Proto.LOG:
             tag, colour = (*arguments, None, None)[:2]
-            if not isinstance(tag, str):
+            if tag is None:
                 raise InvalidArgument("a log is made with a tag")
-            return _Log(Tag(tag, colour_number(colour)), lambda: _one(system.create(held.cap, protocol, arguments)))
+            return _Log(
+                Tag(str(tag), colour_number(colour)), lambda: _one(system.create(held.cap, protocol, arguments))
+            )
         held.check()
         made = system.create(held.cap, protocol, arguments)
         if isinstance(held, _Factory) and protocol == Proto.FACTORY:

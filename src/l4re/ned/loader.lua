@@ -29,7 +29,9 @@ end
 
 local services = { "mem", "factory", "scheduler", "rm_fab", "dbg_events" }
 local numbers = { "l4re_dbg", "ldr_flags", "base", "itas_base" }
-local known = { caps = true, log = true, log_args = true, loader = true, l4re_loader = true, ns = true, ldr_base = true }
+local known = {
+  caps = true, log = true, log_args = true, made_log = true, loader = true, l4re_loader = true, ns = true, ldr_base = true,
+}
 for _, list in ipairs({ services, numbers }) do
   for _, field in ipairs(list) do known[field] = true end
 end
@@ -162,13 +164,13 @@ local function exec(env, ...)
   local names, handles = capabilities(env)
   local fields, given = services_of(env)
   local keys, values = variables(posix_env)
-  local log = rawget(env, "log")
-  if log == nil then log = make_log(env, words[1]) end
+  local log = rawget(env, "log") or env.made_log or make_log(env, words[1])
   local task = ask("start", words, names, handles, log, fields, given, keys, values, numbers_of(env))
   return task
 end
 
 function App_env.new(env)
+  if env == nil then env = {} end
   if type(env) ~= "table" then
     fail("a program is described by a table { caps = ..., log = ... }, not a " .. described(env))
   end
@@ -189,12 +191,8 @@ end
 -- Returns the log of the program; it is made when it is first asked for.
 function App_env.log(self)
   is_app_env(self)
-  local log = rawget(self, "log")
-  if log == nil then
-    log = make_log(self)
-    self.log = log
-  end
-  return log
+  self.made_log = rawget(self, "log") or self.made_log or make_log(self)
+  return self.made_log
 end
 
 function App_env.start(self, ...)

@@ -67,7 +67,7 @@ def _task_lines(plan: Plan, task: PlannedTask, paint: Paint) -> Iterator[str]:
     for name, cap in given.items():
         yield f"  {name:<{width}}  {cap.rights:<4}  {_what(plan, cap)}"
         yield from _entry_lines(plan, cap, width + 8, paint)
-    yield paint(f"  log: {_log_words(task.log)}", _GREY)
+    yield paint(f"  log: {_log_words(plan, task.log)}", _GREY)
     for name, value in task.environment.items():
         yield paint(f"  {name}={shlex.quote(value)}", _GREY)
 
@@ -90,12 +90,13 @@ def _what(plan: Plan, cap: Cap) -> str:
     return f"{cap.source}{words}{over}"
 
 
-def _log_words(log: Log) -> str:
+def _log_words(plan: Plan, log: Log) -> str:
     if log.tag is None:
         return f"{log.cap.source} ({log.cap.rights})"
     bright = "bright " if (log.colour or 0) & 8 else ""
     options = "".join(f", {option}" for option in log.options)
-    over = f", {log.cap.source}" if not log.cap.source.startswith("log ") else ""
+    server = plan.objects[log.cap.source].over
+    over = f", of {server}" if server else ""
     return f"{log.tag}, {bright}{_COLOURS[(log.colour or 0) & 7]}{options}{over}"
 
 
@@ -138,7 +139,7 @@ def _facts(plan: Plan, task: PlannedTask) -> dict[str, str]:
         for name, cap in plan.held(task)
         if name != "log" or "log" in task.caps
     }
-    facts[f"{task.name}, its log"] = _log_words(task.log)
+    facts[f"{task.name}, its log"] = _log_words(plan, task.log)
     return facts | {f"{task.name}, ${name}": value for name, value in task.environment.items()}
 
 

@@ -119,6 +119,7 @@ class PlanWorld:
         self._rom = rom
         self._tasks: list[_Planned] = []
         self._remarks: dict[Remark, None] = {}
+        self._missing: dict[str, None] = {}
         self._generation = 0
         self._objects = 0
         self._served: CapHandle | None = None
@@ -218,7 +219,7 @@ class PlanWorld:
             else:
                 folder.found[name] = _Thing("dataspace", name=f"Env.{path}")
                 if not any((each / inside).exists() or (each / f"{inside}.py").exists() for each in self._rom.folders):
-                    self.remark(f"there is no {path} in the rom folders")
+                    self._missing[path] = None
         return folder.found[name]
 
     def register(self, namespace: Denoted, name: str, cap: CapHandle | None) -> None:
@@ -286,7 +287,7 @@ class PlanWorld:
             try:
                 self._rom.command(program.words)
             except NotFound:
-                self.remark(f"there is no program {program.words[0]} in the rom folders", "")
+                self._missing[program.words[0]] = None
             except L4Error as error:
                 self.remark(str(error))
         else:
@@ -330,6 +331,8 @@ class PlanWorld:
 
     def plan(self, script: str) -> Plan:
         """Return what was written down."""
+        if self._missing:
+            self.remark(f"not in the rom folders: {', '.join(sorted(self._missing))}", "")
         return _Writer(script, self._tasks, self._served).plan(tuple(self._remarks))
 
 

@@ -11,6 +11,7 @@ import errno
 import operator
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import takewhile
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from l4re.dataspace import Dataspace
@@ -87,7 +88,6 @@ class _Wish(NamedTuple):
     kind: int = 0
     search: bool = False
     inside: bool = False
-
     special: bool = False  # needs more than shared memory of a dataspace
 
 
@@ -162,7 +162,7 @@ def _placed(place: Callable[[int], M], size: int, addr: int | None, search: bool
         raise AddressNotAvailable(f"nothing can be attached at {addr:#x}")
     if not search:
         return place(where)
-    for hole in maps.holes(where, size, 1 << align):
+    for hole in takewhile(_TOP.__gt__, maps.holes(where, size, 1 << align)):
         try:
             return place(hole)
         except AddressNotAvailable:  # somebody came first, or the address space ends before
@@ -190,7 +190,6 @@ class RegionMap:
     """
 
     F: TypeAlias = RmFlags
-    DetachResult: TypeAlias = DetachResult
 
     def __init__(self) -> None:
         self._regions: Books[Region] = Books()
@@ -268,8 +267,10 @@ class RegionMap:
             )
 
         if not wish.inside:
-            length = size if size is not None or ds is None else ds.size - offset
-            return _placed(place, length or 0, addr, wish.search, align)
+            if ds is not None:
+                align = max(align, ds.hints.align)
+            length = ds.size - offset if ds is not None and size is None else size or 0
+            return _placed(place, length, addr, wish.search, align)
         area = self._area_at(addr)
         if area._kind & _RESERVED:
             raise AddressNotAvailable(f"{area!r} is RESERVED: no region can be placed in it")

@@ -71,15 +71,10 @@ class _Wakeup:
     def ring(self) -> None:
         self._event.ring()
 
-    @property
-    def closed(self) -> bool:
-        return self._event.closed
-
     def post(self, act: Callable[[], None]) -> None:
         """Have the loop's thread do something."""
         self._posts.append(act)
-        if not self.closed:
-            self.ring()
+        self.ring()
 
     def ready(self) -> None:
         self._event.clear()
@@ -328,8 +323,7 @@ class RegistryServer:
         """Make ``loop()`` return; from any thread, any handler, or before it runs."""
         self._stopping = True
         self._leaf.haste = leaf.AT_ONCE
-        if not self.closed:
-            self._wakeup.ring()
+        self._wakeup.ring()
 
     def fileno(self) -> int:
         """A descriptor that is readable when ``step()`` has something to do."""

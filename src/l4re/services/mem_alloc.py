@@ -10,7 +10,7 @@ from l4re.errors import OutOfRange, ServerError
 from l4re.factory import MemAlloc, MemoryInfo
 from l4re.gate import Gate
 from l4re.interface import U64, rpc
-from l4re.rights import MemAllocFlags
+from l4re.rights import MemAllocFlags, Rights
 from l4re.services.factory import Factory
 from l4re.wire.protocols import Proto
 
@@ -66,9 +66,10 @@ class RemoteMemAlloc(MemAlloc):
             raise OutOfRange(f"a dataspace has at least one byte, not {size}")
         hints = self._hints(int(flags), align)
         ds = self._received(self.factory.create(Proto.DATASPACE, size, U64(int(flags)), U64(align), name))
-        if ds.size != size:
+        if ds.size != size or not ds.rights & Rights.W:
+            text = f"asked for {size} bytes to write, and got {ds!r}"
             ds.close()
-            raise ServerError(f"asked for {size} bytes, and got {ds.size}")
+            raise ServerError(text)
         ds.place(hints, name)
         self._reserve(ds, int(flags))
         return ds

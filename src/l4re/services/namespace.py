@@ -13,7 +13,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, overload
 
-from l4re.cap import Capability, capability_behind
+from l4re.cap import AtMost, Capability, capability_behind
 from l4re.errors import (
     Err,
     InvalidArgument,
@@ -25,7 +25,9 @@ from l4re.errors import (
     WrongType,
     error_from_code,
 )
+from l4re.gate import Svr
 from l4re.interface import Interface, rpc
+from l4re.irq import Semaphore
 from l4re.linux.clock import deadline_after, nanoseconds_left
 from l4re.rights import NsFlags, Rights
 from l4re.wire.items import ITEM_BYTES
@@ -46,9 +48,11 @@ __all__ = [
     "NsOp",
     "Resolved",
     "beyond",
+    "check_kind",
     "check_name",
     "check_path",
     "pack",
+    "rights_of",
     "unpack",
 ]
 
@@ -56,6 +60,7 @@ _T = TypeVar("_T")
 _FLAGS = Struct("=I")
 #: Bytes of one name; a path may have as many as its message takes.
 NAME_MAX: Final = 255
+_KNOWN: Final = NsFlags.CAP_FLAGS | NsFlags.OVERWRITE
 #: L4Re's ``To_default``, in seconds.
 _AN_HOUR: Final = 3600.0
 
@@ -140,6 +145,34 @@ def unpack(words: bytes, *, flags: bool = False) -> tuple[str, int]:
         raise InvalidArgument(f"a name is UTF-8, and {name!r} is not") from None
 
 
+# ---- what can have a name ----
+
+
+def rights_of(flags: NsFlags) -> Rights:
+    """Return the rights that an object is handed out with at most.
+
+    Raises:
+        InvalidArgument: a flag that there is not.
+    """
+    if flags & ~_KNOWN:
+        raise InvalidArgument(f"a name is registered with rights and OVERWRITE, not with {int(flags & ~_KNOWN):#x}")
+    return Rights.R | Rights(int(flags) & Rights.RWS)
+
+
+def check_kind(cap: Capability, rights: Rights) -> None:
+    """Raise unless a capability can be handed out with these rights, again and again.
+
+    Raises:
+        InvalidArgument: it cannot.
+    """
+    if isinstance(cap, Svr):
+        raise InvalidArgument("a receive right is handed over to whoever is to serve; it cannot have a name")
+    if isinstance(cap, Semaphore) and not cap.rights & rights & ~Rights.R:
+        raise InvalidArgument(
+            f"a semaphore with {cap.rights.letters()!r}, handed out with {rights.letters()!r} at most, would be none"
+        )
+
+
 # ---- the proxy ----
 
 
@@ -198,7 +231,8 @@ class Namespace(Interface):
         ``"dir/obj"`` is looked up in the namespace that is registered as ``dir``. ``interface`` says what it is to be
         returned as: a typed interface, which is taken on trust, or a class of capabilities, which is checked.
 
-        A name that was registered without an object is waited for, ``timeout`` seconds at most (None: without end).
+        A name that was registered without an object is waited for, ``timeout`` seconds at most (None: without end);
+        in an asyncio program, ``await asyncio.to_thread(names.query, name)`` does so beside the others.
         ``iterate=False`` asks this namespace only, and returns how far it came.
 
         Raises:
@@ -267,16 +301,21 @@ class Namespace(Interface):
     ) -> None:
         """Register an object, which is lent; the namespace becomes a holder of it. None: a name to be filled later.
 
-        ``flags`` say which rights it is handed out with at most, and whether to replace what is there.
+        ``flags`` say which rights the namespace gets, and hands out, at most; and whether to replace what is there.
 
         Raises:
             PermissionDenied: the capability to the namespace lacks W.
             Exists: the name has an object, and ``OVERWRITE`` was not said.
-            InvalidArgument: a name that is empty or has a "/" in it, an object that cannot have a name.
+            InvalidArgument: a name that is empty or has a "/" in it, an unknown flag, what cannot have a name.
             OutOfMemory: the namespace has as many names as it takes.
         """
         check_name(name)
-        cap = None if obj is None else capability_behind(obj)
+        rights = rights_of(flags)
+        cap = None
+        if obj is not None:
+            behind = capability_behind(obj)
+            check_kind(behind, rights)
+            cap = AtMost(behind, rights)
         self._l4_tell(pack(NsOp.REGISTER_OBJ, name.encode(), int(flags)), (cap,))
 
     def unlink(self, name: str) -> None:

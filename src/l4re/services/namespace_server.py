@@ -28,13 +28,22 @@ from l4re.errors import (
     PermissionDenied,
     TryAgain,
 )
-from l4re.gate import Svr
 from l4re.interface import Interface, Served
 from l4re.interface.meta import Meta, answer_meta
-from l4re.irq import Semaphore
 from l4re.linux.fd import plenty_left
 from l4re.rights import NsFlags, Rights
-from l4re.services.namespace import Namespace, NamespaceEntry, NsOp, beyond, check_name, check_path, pack, unpack
+from l4re.services.namespace import (
+    Namespace,
+    NamespaceEntry,
+    NsOp,
+    beyond,
+    check_kind,
+    check_name,
+    check_path,
+    pack,
+    rights_of,
+    unpack,
+)
 from l4re.wire.codecs import codec_for
 from l4re.wire.marshal import OPCODE
 from l4re.wire.protocols import Proto
@@ -48,7 +57,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NamespaceServer"]
 
-_KNOWN: Final = NsFlags.CAP_FLAGS | NsFlags.OVERWRITE
 #: Names that an error tells of.
 _SHOWN: Final = 8
 #: Bytes in one answer to LIST, and how many an entry has beside its name.
@@ -189,7 +197,7 @@ class NamespaceServer(Served):
             OutOfMemory: there are as many names as it takes.
         """
         check_name(name)
-        rights = _rights_of(flags)
+        rights = rights_of(flags)
         space = obj if isinstance(obj, NamespaceServer) else None
         cap = None
         if obj is not None and space is None:
@@ -197,7 +205,7 @@ class NamespaceServer(Served):
             inner = getattr(behind, "object", None)  # a capability to a namespace of this process
             space = inner if isinstance(inner, NamespaceServer) else None
             if space is None:
-                _check_kind(behind, rights)
+                check_kind(behind, rights)
                 cap = behind.dup_local()
         self._put(name, _Entry(cap, space, rights), bool(flags & NsFlags.OVERWRITE))
 
@@ -451,12 +459,12 @@ class NamespaceServer(Served):
     def _register(self, name: str, number: int, rights: int, caps: tuple[Capability | None, ...]) -> None:
         check_name(name)
         flags = NsFlags(number)
-        handed = _rights_of(flags) if rights & Rights.S else _rights_of(flags) & ~Rights.S
+        handed = rights_of(flags) if rights & Rights.S else rights_of(flags) & ~Rights.S
         if len(caps) > 1:
             raise InvalidArgument(f"a name has one object, not {len(caps)}")
         cap = caps[0] if caps else None
         if cap is not None:
-            _check_kind(cap, handed)
+            check_kind(cap, handed)
             if not plenty_left(cap.fileno()) and not self._swept():
                 raise OutOfMemory("this namespace's process has few descriptors left")
         self._put(name, _Entry(cap, None, handed), bool(flags & NsFlags.OVERWRITE))
@@ -500,26 +508,6 @@ class NamespaceServer(Served):
 
     def __repr__(self) -> str:
         return f"<NamespaceServer with {len(self._entries)} names>"
-
-
-def _rights_of(flags: NsFlags) -> Rights:
-    """Return the rights that an object is handed out with at most.
-
-    Raises:
-        InvalidArgument: a flag that there is not.
-    """
-    if flags & ~_KNOWN:
-        raise InvalidArgument(f"a name is registered with rights and OVERWRITE, not with {int(flags & ~_KNOWN):#x}")
-    return Rights.R | Rights(int(flags) & Rights.RWS)
-
-
-def _check_kind(cap: Capability, rights: Rights) -> None:
-    if isinstance(cap, Svr):
-        raise InvalidArgument("a receive right is handed over to whoever is to serve; it cannot have a name")
-    if isinstance(cap, Semaphore) and not cap.rights & rights & ~Rights.R:
-        raise InvalidArgument(
-            f"a semaphore with {cap.rights.letters()!r}, handed out with {rights.letters()!r} at most, would be none"
-        )
 
 
 def _nothing_yet(place: _Place) -> TryAgain:
