@@ -21,6 +21,7 @@ from l4re.linux.cgroup import MemoryGroup
 from l4re.linux.packets import waker
 from l4re.linux.process import wait_any
 from l4re.log import Console, Multiplexer, Tag
+from l4re.moe.keyboard import Keyboard
 from l4re.moe.pump import ConsolePump
 from l4re.moe.services import Services
 from l4re.rights import Rights
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from l4re.cap import Capability
     from l4re.gate import Channel, Gate
     from l4re.interface import Served
+    from l4re.linux.fd import Fd
     from l4re.wire.vargs import Varg
 
 __all__ = ["Root", "Stopped"]
@@ -91,6 +93,7 @@ class Root:
         self._wake, self._waker = waker()
         self._stops: list[int] = []
         self._watched: dict[int, Callable[[], None]] = {}
+        self._keyboard: Keyboard | None = None
         self._status = 0
 
     @property
@@ -143,12 +146,14 @@ class Root:
         services: Mapping[str, Grant] | None = None,
         console: Gate | None = None,
         memory_max: int | None = None,
+        keyboard: bool = False,
     ) -> Task:
         """Start a program; errors are those of :func:`l4re.boot.launch`.
 
         It gets ``services``, and of those that are missing there its own factory. What it prints goes to ``console``
         (L4's ``Vcon``), which is lent; without one, or when nobody serves it any more, it comes out under ``log``.
-        ``memory_max`` is its part of what the kernel lets the run have.
+        With ``keyboard`` it reads what comes in at our standard input, if no other program does. ``memory_max`` is its
+        part of what the kernel lets the run have.
 
         Raises:
             NotSupported: there is a ``memory_max``, and the run has none.
@@ -165,8 +170,10 @@ class Root:
                 ours.callback(group.close)  # which leaves it there if the program is in it
             if "mem_alloc" not in given:
                 given["mem_alloc"] = Grant(ours.enter_context(self.services.factory()))
+            stdin = ours.enter_context(self._input()).fileno() if keyboard else None
             task = launch(
                 command,
+                stdin=stdin,
                 grants=grants,
                 services=given,
                 env=env,
@@ -178,6 +185,11 @@ class Root:
         if group is not None:
             self._groups[task] = group
         return task
+
+    def _input(self) -> Fd:
+        if self._keyboard is None:
+            self._keyboard = Keyboard()
+        return self._keyboard.add()
 
     def wait(self, task: Task, timeout: float | None = None) -> int:
         """Wait until ``task`` has ended and return its exit status.
@@ -325,6 +337,8 @@ class Root:
     def close(self) -> None:
         """End every program that still runs, and print what is left to print."""
         self.end(signal.SIGKILL)
+        if self._keyboard is not None:
+            self._keyboard.close()
         if self._factory is not None:
             self._factory.cap.close()
         if self._services is not None:
