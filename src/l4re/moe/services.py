@@ -56,9 +56,9 @@ class Services:
             self._log = shared_multiplexer()
         return self._log
 
-    def factory(self, *, limited: bool = True) -> Gate:
+    def factory(self, account: Account | None = None, *, limited: bool = True) -> Gate:
         """Return a capability to a new factory, for one program; the caller owns it. ``limited``: as programs are."""
-        return self.serve(UserFactory(self, self.account, limited=limited))
+        return self.serve(UserFactory(self, account or self.account, limited=limited))
 
     def serve(self, obj: Served, rights: Rights = Rights.RWS) -> Gate:
         """Serve an object for as long as somebody holds it, and return a capability to it; the caller owns it."""
