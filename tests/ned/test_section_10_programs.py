@@ -55,11 +55,11 @@ def test_section_10_the_tables_are_changed(both: Speaker) -> None:
     assert lines == ["true\ttrue\ttrue\ttable"]
 
 
-def test_section_10_a_description_serves_once_unless_its_log_is_a_capability(planned: Speaker) -> None:
-    assert planned.mistake(SETUP + "local e = {} l:start(e, 'rom/a')\nl:start(e, 'rom/b')").startswith(
+def test_section_10_a_description_serves_once_unless_its_log_is_a_capability(both: Speaker) -> None:
+    assert both.mistake(SETUP + "local e = {} l:start(e, 'rom/exit 0')\nl:start(e, 'rom/exit 0')").startswith(
         "script.lua:3: method called with incompatible object"
     )
-    planned.say(SETUP + "local e = { log = L4.Env.log } l:start(e, 'rom/a') l:start(e, 'rom/b')")
+    both.say(SETUP + "local e = { log = L4.Env.log } l:start(e, 'rom/exit 0') l:start(e, 'rom/exit 0')")
 
 
 def test_section_10_app_env_adds_nothing(plan: Callable[..., Plan]) -> None:
@@ -68,8 +68,8 @@ def test_section_10_app_env_adds_nothing(plan: Callable[..., Plan]) -> None:
     assert any("no capability 'rom'" in remark.text for remark in made.remarks)
 
 
-def test_section_10_app_env_methods(planned: Speaker) -> None:
-    lines = planned.say(
+def test_section_10_app_env_methods(both: Speaker) -> None:
+    lines = both.say(
         SETUP
         + """
         local e = L4.App_env.new()

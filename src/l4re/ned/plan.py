@@ -29,6 +29,12 @@ class Cap:
     source: str
     """The object that it leads to; a key of `Plan.objects`."""
 
+    def out_of(self, namespace: Cap) -> Cap:
+        """Return what whoever holds ``namespace`` gets of this entry: S only if they have S there, and D never."""
+        passed = "rws" if "s" in namespace.rights else "rw"
+        rights = "".join(letter for letter in self.rights if letter in passed) or "-"
+        return self if rights == self.rights else Cap(self.kind, rights, self.source)
+
     def as_dict(self) -> dict[str, str]:
         """Return it as it is saved."""
         return {"kind": self.kind, "rights": self.rights, "from": self.source}
@@ -150,7 +156,7 @@ class Plan:
         yield name, cap
         if cap.source not in above:
             for entry, inner in self.objects[cap.source].entries.items():
-                yield from self._inside(f"{name}/{entry}", inner, above | {cap.source})
+                yield from self._inside(f"{name}/{entry}", inner.out_of(cap), above | {cap.source})
 
     def answering(self, source: str) -> str:
         """Return the object whose server answers calls to this one: its channel, or itself."""
