@@ -130,6 +130,7 @@ def test_rules(rom: Rom) -> None:
         (("--rom", "nowhere"), "nowhere does not exist"),
         (("--diff", "nowhere"), "l4re: cannot open nowhere: No such file or directory"),
         (("--svg", "no/where"), "l4re: no/where: No such file or directory"),
+        (("--diff", "old", "--json"), "error: --json, --dot and --diff each have standard output for themselves"),
         (("more",), "error: what is 'more'? Arguments for the script come behind --"),
     ],
 )
@@ -151,6 +152,17 @@ def test_a_mistake_is_told_with_the_calls_that_led_there(rom: Rom) -> None:
         "script.lua:7",
     ]
     assert "l4:" not in done.err
+
+
+def test_more_names_and_other_machines(rom: Rom) -> None:
+    script = "print(L4.Env.vesa ~= nil, L4.Info.arch())"
+    assert check(rom, script, "--with", "vesa", "--arch", "arm64").err == "true\tarm64\n"
+
+
+def test_a_script_in_python_is_refused(rom: Rom) -> None:
+    done = l4re("check", "hello.py", cwd=rom.folder)
+    assert done.status == 2
+    assert "hello.py is Python; only scripts in Lua can be evaluated" in done.err
 
 
 def test_words_and_modules(rom: Rom) -> None:

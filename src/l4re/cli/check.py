@@ -55,7 +55,12 @@ class Check:
             help="where programs and modules are looked for, in this order (default: the script's own folder)",
         )
         parser.add_argument(
-            "--env", metavar="NAME", action="append", default=[], help="one more name in L4.Env, such as vesa"
+            "--with",
+            dest="given",
+            metavar="NAME",
+            action="append",
+            default=[],
+            help="one more name in L4.Env, such as vesa",
         )
         parser.add_argument("--arch", metavar="ARCH", help="what L4.Info.arch() tells (default: this machine's)")
         rules = parser.add_argument_group("rules")
@@ -94,6 +99,10 @@ class Check:
             options.parser.error("SCRIPT is missing")
         if options.words:
             options.parser.error(f"what is {options.words[0]!r}? Arguments for the script come behind --")
+        if script.endswith(".py"):
+            options.parser.error(
+                f"{script} is Python; only scripts in Lua can be evaluated without doing what they say"
+            )
         if sum((options.json, options.dot, options.diff is not None)) > 1:
             options.parser.error("--json, --dot and --diff each have standard output for themselves")
         if options.delegation and not options.never:
@@ -149,7 +158,7 @@ def _plan(path: str, options: argparse.Namespace, words: Sequence[str]) -> Plan:
         except ValueError as error:
             raise InvalidArgument(f"{path}: {error}") from error
     machine = None if options.arch is None else Machine.of(options.arch)
-    return plan_of(path, rom=options.rom, arguments=words, given=options.env, machine=machine)
+    return plan_of(path, rom=options.rom, arguments=words, given=options.given, machine=machine)
 
 
 def _coloured(options: argparse.Namespace, number: int) -> bool:
