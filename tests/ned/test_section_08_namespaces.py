@@ -91,7 +91,7 @@ def test_section_08_tables_in_caps_become_namespaces_in_place(plan: Callable[...
     assert one.caps["names"] == two.caps["names"]
     held = dict(made.held(one))
     assert (held["names/a"].rights, held["names/b/d"].kind) == ("rw", "receive right")
-    assert made.servers(held["names/a"].source) == ("one", "two")
+    assert made.servers()[held["names/a"].source] == ("one", "two")
     assert any("here the server's side can move once" in remark.text for remark in made.remarks)
 
 
@@ -134,3 +134,13 @@ def test_section_08_a_program_finds_what_the_script_registered(rom: Rom) -> None
         "data": "r",
         "late": "rw",
     }
+
+
+def test_section_08_a_namespace_may_hold_itself(plan: Callable[..., Plan]) -> None:
+    made = plan(
+        SETUP + "local n = l:create_namespace({}) n:r('n', n:m('rw')) l:start({ caps = { ns = n } }, 'rom/hello')"
+    )
+    assert [(name, cap.rights) for name, cap in made.held(made.tasks[0]) if "ns" in name] == [
+        ("ns", "r"),
+        ("ns/n", "rw"),
+    ]

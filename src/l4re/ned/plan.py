@@ -166,27 +166,26 @@ class Plan:
             source = over
         return source
 
-    def servers(self, source: str) -> tuple[str, ...]:
-        """Return the names of the tasks that serve what a capability leads to."""
-        channel = self.answering(source)
-        return tuple(
-            dict.fromkeys(
-                task.name
-                for task in self.tasks
-                for _, cap in self.held(task)
-                if cap.kind == RECEIVE and cap.source == channel
-            )
-        )
+    def servers(self) -> dict[str, tuple[str, ...]]:
+        """Return by channel the names of the tasks that are given its server's side."""
+        found: dict[str, dict[str, None]] = {}
+        for task in self.tasks:
+            for _, cap in self.held(task):
+                if cap.kind == RECEIVE:
+                    found.setdefault(cap.source, {})[task.name] = None
+        return {channel: tuple(tasks) for channel, tasks in found.items()}
 
     def reaches(self) -> tuple[Reach, ...]:
         """Return who can call whom, over which channel."""
+        servers = self.servers()
         return tuple(
             dict.fromkeys(
-                Reach(task.name, server, self.answering(cap.source), name, cap.rights)
+                Reach(task.name, server, channel, name, cap.rights)
                 for task in self.tasks
                 for name, cap in self.held(task)
                 if cap.kind != RECEIVE
-                for server in self.servers(cap.source)
+                for channel in (self.answering(cap.source),)
+                for server in servers.get(channel, ())
             )
         )
 

@@ -467,11 +467,7 @@ def _handles(program: Program) -> Iterator[tuple[str, CapHandle]]:
 
 def _remarks(plan: Plan) -> Iterator[Remark]:
     """Yield what only the whole plan shows."""
-    servers: dict[str, list[str]] = {}
-    for task in plan.tasks:
-        for _, cap in plan.held(task):
-            if cap.kind == RECEIVE:
-                servers.setdefault(cap.source, []).append(task.name)
+    servers = plan.servers()
     for name, tasks in servers.items():
         if len(tasks) > 1:
             line = plan.objects[name].line
