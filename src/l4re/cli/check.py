@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from l4re.cli.broken import leave_broken_output
+from l4re.cli.scripts import add_script, add_words, script_of
 
 if TYPE_CHECKING:
     from l4re.ned.plan import Plan
@@ -45,15 +46,7 @@ class Check:
     @staticmethod
     def arguments(parser: argparse.ArgumentParser) -> None:
         """Say which arguments it takes."""
-        parser.add_argument("script", metavar="SCRIPT", nargs="?", help="the boot script, or a plan as JSON")
-        parser.add_argument(
-            "--rom",
-            metavar="DIR",
-            nargs="+",
-            action="extend",
-            default=[],
-            help="where programs and modules are looked for, in this order (default: the script's own folder)",
-        )
+        add_script(parser, "the boot script, or a plan as JSON")
         parser.add_argument(
             "--with",
             dest="given",
@@ -87,18 +80,15 @@ class Check:
         output.add_argument(
             "--no-color", dest="color", action="store_false", help="no colours, also on a terminal (as NO_COLOR does)"
         )
-        parser.add_argument("words", metavar="-- ARGS", nargs="*", help="arg[1], arg[2], ... in the script")
+        add_words(parser)
 
     @staticmethod
     def run(options: argparse.Namespace, words: Sequence[str]) -> int:
         """Make the plan, show it, and judge it."""
-        script, rom = options.script, options.rom
-        if script is None and len(rom) > 1:
-            script = rom.pop()  # `l4re check --rom DIR SCRIPT`: the last word is the script
+        script = script_of(options)
         if script is None:
             options.parser.error("SCRIPT is missing")
-        if options.words:
-            options.parser.error(f"what is {options.words[0]!r}? Arguments for the script come behind --")
+        assert script is not None  # the parser does not come back
         if script.endswith(".py"):
             options.parser.error(
                 f"{script} is Python; only scripts in Lua can be evaluated without doing what they say"
