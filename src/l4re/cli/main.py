@@ -13,6 +13,7 @@ from l4re.cli.broken import leave_broken_output
 from l4re.cli.check import Check
 from l4re.cli.doctor import Doctor
 from l4re.cli.env import ShowEnv
+from l4re.cli.prompt import NedPrompt
 from l4re.cli.run import Run
 
 __all__ = ["COMMANDS", "Command", "main"]
@@ -33,7 +34,7 @@ class Command(Protocol):
         """Do it; ``words`` are those behind ``--``. Returns the exit status."""
 
 
-COMMANDS: tuple[type[Command], ...] = (Run, Check, ShowEnv, Doctor, Bench)
+COMMANDS: tuple[type[Command], ...] = (Run, Check, NedPrompt, ShowEnv, Doctor, Bench)
 
 
 class _Version(argparse.Action):

@@ -8,8 +8,9 @@ import sys
 import termios
 
 from l4re.linux.fd import Fd
+from l4re.linux.limit import exhausted
 
-__all__ = ["capacity", "put", "reopened", "unread"]
+__all__ = ["capacity", "get", "input_pipe", "put", "put_all", "reopened", "unread"]
 
 
 def capacity(fd: int) -> int:
@@ -25,6 +26,37 @@ def put(fd: int, data: bytes) -> None:
     """
     while data:
         data = data[os.write(fd, data) :]
+
+
+def input_pipe() -> tuple[Fd, Fd]:
+    """Return the ends of a pipe as programs expect one at their standard input: to read, and to write, blocking both.
+
+    Raises:
+        OutOfMemory: no descriptors are left.
+    """
+    try:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        raise exhausted("cannot make a pipe", error) from error
+    return Fd(reader), Fd(writer, guarded=True)
+
+
+def put_all(fd: int, data: bytes) -> None:
+    """Write all of ``data`` into a blocking pipe.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+    """
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def get(fd: int, most: int) -> bytes:
+    """Read what there is, at most so many bytes; empty at the end, and of what cannot be read."""
+    try:
+        return os.read(fd, most)
+    except OSError:
+        return b""
 
 
 def reopened(fd: Fd, *, write: bool) -> Fd:

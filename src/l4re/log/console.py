@@ -48,6 +48,14 @@ class Console:
         self._lock = threading.Lock()
         self.error: Exception | None = None
 
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody looks on: it prints to a terminal."""
+        try:
+            return (self._stream or sys.stdout).isatty()
+        except (ValueError, AttributeError):
+            return False
+
     def lines(self, tag: Tag, lines: Iterable[Line]) -> None:
         """Print lines of one program, nothing of another in between."""
         stream = self._stream or sys.stdout

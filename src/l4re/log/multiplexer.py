@@ -7,6 +7,7 @@ per event, oldest first (see :mod:`l4re.linux.packets`). A line counts from the 
 from __future__ import annotations
 
 import atexit
+import codecs
 import os
 import threading
 from collections import deque
@@ -17,7 +18,7 @@ from l4re.linux.fd import Fd
 from l4re.linux.packets import PacketReader, packet_pipe, waker
 from l4re.log.console import Console
 from l4re.log.lines import Farewell, Line, LineAssembler
-from l4re.log.tag import Tag
+from l4re.log.tag import PLAIN, Tag
 
 __all__ = ["Multiplexer", "Voice", "shared_multiplexer"]
 
@@ -27,12 +28,13 @@ _PATIENCE = 64
 class _Stream:
     """One program's pipe and what is known of its present line."""
 
-    __slots__ = ("farewell", "lines", "pipe", "tag")
+    __slots__ = ("decoder", "farewell", "lines", "pipe", "tag")
 
     def __init__(self, tag: Tag, pipe: Fd) -> None:
         self.tag = tag
         self.pipe = pipe
         self.lines = LineAssembler()
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.farewell: Farewell | None = None
 
     def feed(self, data: bytes) -> list[Line]:
@@ -52,7 +54,7 @@ class Voice:
     """Speaks under a tag without a pipe, for what comes in messages; see `Multiplexer.voice`. Thread-safe."""
 
     #: Bytes that wait to be printed at most, and how many each message counts for beside its own.
-    ROOM: Final = 1 << 20
+    ROOM: Final = 1 << 18
     EACH: Final = 100
 
     __slots__ = ("_multiplexer", "lines", "lost", "room", "tag")
@@ -215,7 +217,9 @@ class Multiplexer:
         if stream is None:
             return
         data = self._reader.read(number, at_end)
-        if data:
+        if data and stream.tag is PLAIN and self.console.interactive:  # a question may end in no newline
+            self.console.plain(stream.decoder.decode(data))
+        elif data:
             self.console.lines(stream.tag, stream.feed(data))
         elif data is not None:
             self._reader.remove(number)

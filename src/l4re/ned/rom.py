@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from l4re.errors import InvalidArgument, NotFound, PermissionDenied
 __all__ = ["Rom"]
 
 _PREFIX = "rom/"
+#: Programs that every rom has, unless it has another of that name: our own commands.
+_BUILT_IN = {"ned-prompt": ("ned-prompt",)}
 
 
 class Rom:
@@ -43,6 +46,7 @@ class Rom:
             raise NotFound(f"there is no program {program!r}: programs are in the rom, as in 'rom/{inside or 'hello'}'")
         name = self._name(inside)
         denied: PermissionDenied | None = None
+        built_in = _BUILT_IN.get(name)
         for folder in self.folders:
             for path in (folder / name, folder / f"{name}.py"):
                 if not path.is_file():
@@ -53,6 +57,8 @@ class Rom:
                     denied = denied or error
         if denied is not None:
             raise denied
+        if built_in is not None:
+            return Command(sys.executable, (sys.executable, "-m", "l4re", *built_in, *words[1:]), name)
         raise NotFound(
             f"there is no program {name!r} (nor {name + '.py'!r}) in the rom: looked in {self}", name=program
         )

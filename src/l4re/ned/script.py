@@ -110,6 +110,9 @@ def _answers(function: Callable[..., object]) -> Callable[..., tuple[object, ...
         self.tick()
         try:
             result = function(self, *words)
+        except Stopped as stop:  # Lua may catch it: it is seen again at the next call
+            self._stopped = stop
+            raise
         except L4Error as error:
             return False, str(error), -int(error.code)
         except OSError as error:
@@ -352,11 +355,7 @@ class Ned:
     def _wait(self, handle: TaskHandle) -> tuple[object, ...]:
         if handle.released:
             return None, None
-        try:
-            code = self._world.wait(handle.task)
-        except Stopped as stop:
-            self._stopped = stop
-            raise
+        code = self._world.wait(handle.task)
         return self._release(handle), code
 
     @_answers
@@ -382,11 +381,7 @@ class Ned:
 
     @_answers
     def _sleep(self, seconds: float) -> None:
-        try:
-            self._world.sleep(max(0.0, float(seconds)))
-        except Stopped as stop:
-            self._stopped = stop
-            raise
+        self._world.sleep(max(0.0, float(seconds)))
 
     @_answers
     def _serve(self, channel: CapHandle) -> None:

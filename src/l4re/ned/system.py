@@ -20,8 +20,8 @@ from l4re.log import PLAIN, Tag
 from l4re.moe import Root
 from l4re.ned.rom import Rom
 from l4re.ned.rom_files import RomFiles
-from l4re.rights import NsFlags, Rights
-from l4re.services import Factory, Namespace, SchedulerServer, VconServer
+from l4re.rights import Rights
+from l4re.services import Factory, Namespace, NsFlags, SchedulerServer, VconServer
 from l4re.wire.protocols import Proto
 
 if TYPE_CHECKING:
@@ -46,27 +46,27 @@ class System:
         self._variables = dict(environment or {})
         self.kernel = KernelFactory()
 
-    # ---- what the root serves; each is a capability that the system owns ----
+    # ---- what the root serves; each is a capability that belongs to the root or to us ----
 
-    @cached_property
-    def user_factory(self) -> Gate:
+    @property
+    def user_factory(self) -> Capability:
         """The script's own factory: memory, namespaces, schedulers, logs, and factories with a quota."""
-        return self.root.services.factory()
+        return self.root.user_factory.cap
 
     @cached_property
     def scheduler(self) -> Gate:
         """All CPUs, and all priorities."""
-        return self.root.services.serve(SchedulerServer())
+        return self.root.gate_to(SchedulerServer())
 
     @cached_property
     def files(self) -> Gate:
         """The rom, as a namespace of read-only dataspaces."""
-        return self.root.services.serve(RomFiles(self.rom), Rights.R)
+        return self.root.gate_to(RomFiles(self.rom), Rights.R)
 
     @cached_property
     def log(self) -> Gate:
         """A console where the root's own lines come out."""
-        return self.root.services.serve(_OwnLog(self.root.services.log.voice(PLAIN)))
+        return self.root.gate_to(_OwnLog(self.root.services.log.voice(PLAIN)))
 
     def is_log(self, cap: Capability) -> bool:
         """Whether this is `log`, so that what goes there can be printed without asking anybody."""
@@ -80,7 +80,7 @@ class System:
         Raises:
             Stopped: the run is to end.
         """
-        if cap is self.__dict__.get("user_factory") or cap is self.__dict__.get("files"):
+        if cap is self.user_factory or cap is self.__dict__.get("files"):
             return function()
         return self.root.aside(function)
 
@@ -143,7 +143,8 @@ class System:
     ) -> Task:
         """Start ``rom/NAME`` with its arguments.
 
-        What it prints comes out under a tag, or goes to the console behind a capability.
+        What it prints comes out under a tag, or goes to the console behind a capability. One that has `PLAIN` in
+        place of a tag has the run's own log, and reads its standard input.
         """
         command = self.rom.command(words)
         given = dict(services or {})
@@ -160,6 +161,7 @@ class System:
             env={**self._variables, **(environment or {})},
             log=log,
             console=console,
+            keyboard=log is PLAIN,
         )
 
 
