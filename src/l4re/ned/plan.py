@@ -213,12 +213,10 @@ class Plan:
             plan = cls(
                 str(saved["script"]),
                 tuple(map(_task, saved["tasks"])),
-                {name: _object(each) for name, each in saved["objects"].items()},
-                tuple(Remark(each["line"], each["text"]) for each in saved["remarks"]),
+                {str(name): _object(each) for name, each in saved["objects"].items()},
+                tuple(Remark(str(each["line"]), str(each["text"])) for each in saved["remarks"]),
             )
-            for one in plan.tasks:
-                for _ in plan.held(one):
-                    pass
+            plan.reaches()  # looks at every name that stands for something else
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, InvalidArgument):
                 raise
@@ -235,18 +233,28 @@ def _caps(saved: Any) -> dict[str, Cap]:
 
 
 def _object(saved: Any) -> PlannedObject:
-    return PlannedObject(saved["kind"], saved["line"], tuple(saved["words"]), saved["over"], _caps(saved["entries"]))
+    words = tuple(word if isinstance(word, int | str | None) else str(word) for word in saved["words"])
+    return PlannedObject(str(saved["kind"]), str(saved["line"]), words, str(saved["over"]), _caps(saved["entries"]))
+
+
+def _log(saved: Any) -> Log:
+    tag, colour = saved["tag"], saved["colour"]
+    return Log(
+        None if tag is None else str(tag),
+        None if colour is None else int(colour),
+        tuple(map(str, saved["options"])),
+        _cap(saved["cap"]),
+    )
 
 
 def _task(saved: Any) -> PlannedTask:
-    log = saved["log"]
     return PlannedTask(
         str(saved["name"]),
         str(saved["program"]),
         tuple(map(str, saved["args"])),
         _caps(saved["caps"]),
-        Log(log["tag"], log["colour"], tuple(log["options"]), _cap(log["cap"])),
+        _log(saved["log"]),
         str(saved["line"]),
         _caps(saved["services"]),
-        dict(saved["environment"]),
+        {str(name): str(value) for name, value in saved["environment"].items()},
     )
