@@ -8,10 +8,14 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from l4re.errors import InvalidArgument
 from l4re.ned.plan import Plan
 from l4re.ned.plan_picture import dot, svg
+from l4re.ned.plan_rules import Rule, breaches
+from l4re.ned.plan_text import Paint, differences, plan_text
 from l4re.ned.planner import plan_of
 from support.programs import Outcome, Rom, l4re, on_a_terminal, write
 
@@ -111,6 +115,39 @@ def test_what_is_no_plan_is_refused(rom: Rom, saved: str) -> None:
             Plan.read(json.loads(saved))
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_is_read_can_be_shown(rom: Rom, data: st.DataObject) -> None:
+    """One place of a good plan is replaced by anything at all: it is refused, or all can be asked of it."""
+    write(rom.folder, "script.lua", SCRIPT)
+    saved = json.loads(json.dumps(plan_of(rom.folder / "script.lua").as_dict()))
+    at = saved
+    while isinstance(at, dict | list) and at:
+        key = data.draw(st.sampled_from(list(at) if isinstance(at, dict) else list(range(len(at)))))
+        if not isinstance(at[key], dict | list) or not at[key] or data.draw(st.booleans()):
+            at[key] = data.draw(JSON)
+            break
+        at = at[key]
+    try:
+        made = Plan.read(saved)
+    except InvalidArgument:
+        return
+    assert Plan.read(json.loads(json.dumps(made.as_dict()))) == made
+    plan_text(made, Paint(coloured=True))
+    differences(made, plan_of(rom.folder / "script.lua"), Paint(coloured=False))
+    svg(made)
+    dot(made)
+    for task in made.tasks:
+        breaches(made, Rule(task.name, "calls", task.name), delegation=True)
+
+
 def test_rules(rom: Rom) -> None:
     rules = ("--never", "server calls client", "--never", "client writes ram")
     assert check(rom, SCRIPT, *rules).status == 0
@@ -130,6 +167,7 @@ def test_rules(rom: Rom) -> None:
         (("--rom", "nowhere"), "nowhere does not exist"),
         (("--diff", "nowhere"), "l4re: cannot open nowhere: No such file or directory"),
         (("--svg", "no/where"), "l4re: no/where: No such file or directory"),
+        (("--diff", "old", "--json"), "error: --json, --dot and --diff each have standard output for themselves"),
         (("more",), "error: what is 'more'? Arguments for the script come behind --"),
     ],
 )
@@ -151,6 +189,35 @@ def test_a_mistake_is_told_with_the_calls_that_led_there(rom: Rom) -> None:
         "script.lua:7",
     ]
     assert "l4:" not in done.err
+
+
+def test_a_script_has_the_same_plan_every_time(rom: Rom) -> None:
+    script = """
+        local t, words = { [true] = 0, [7] = 0, [1] = 0 }, {}
+        for at = 1, 20 do t["key" .. at] = at end
+        for key, value in pairs(t) do
+          if value == 5 then t.key6 = nil end
+          words[#words + 1] = tostring(key)
+        end
+        L4.default_loader:startv({}, "rom/hello", table.unpack(words))
+        """
+    first, second = (check(rom, script, "--json").out for _ in range(2))
+    assert first == second
+    args = json.loads(first)["tasks"][0]["args"]
+    assert args[:3] == ["1", "7", "key1"]
+    assert "key6" not in args
+    assert len(args) == 22
+
+
+def test_more_names_and_other_machines(rom: Rom) -> None:
+    script = "print(L4.Env.vesa ~= nil, L4.Info.arch())"
+    assert check(rom, script, "--with", "vesa", "--arch", "arm64").err == "true\tarm64\n"
+
+
+def test_a_script_in_python_is_refused(rom: Rom) -> None:
+    done = l4re("check", "hello.py", cwd=rom.folder)
+    assert done.status == 2
+    assert "hello.py is Python; only scripts in Lua can be evaluated" in done.err
 
 
 def test_words_and_modules(rom: Rom) -> None:

@@ -38,5 +38,5 @@ def test_section_03_the_module_has_these_names_and_no_others(both: Speaker) -> N
         ),
     ],
 )
-def test_section_04_the_numbers_are_neds(planned: Speaker, table: str, numbers: str) -> None:
-    assert planned.say(LIST % f"L4.{table}") == [numbers]
+def test_section_04_the_numbers_are_neds(both: Speaker, table: str, numbers: str) -> None:
+    assert both.say(LIST % f"L4.{table}") == [numbers]

@@ -8,16 +8,17 @@ import pytest
 
 from l4re.ned.plan import Plan
 from ned.conftest import Speaker
+from support.programs import Rom
 
 pytestmark = pytest.mark.processes
 
 ALWAYS = ("parent", "mem_alloc", "user_factory", "rm", "log", "factory", "scheduler")
 
 
-def test_section_05_what_is_always_there(planned: Speaker) -> None:
+def test_section_05_what_is_always_there(both: Speaker) -> None:
     for name in (*ALWAYS, "rom", "icu", "sigma0", "iommu", "jdb", "kip", "dma_mgr", "mem"):
-        assert planned.say(f"print(L4.Env.{name}:m(), type(L4.Env.{name}))") == ["7\tuserdata"]
-    assert planned.say("print(L4.Env.user_factory == L4.Env.mem_alloc)") == ["true"]
+        assert both.say(f"print(L4.Env.{name}:m(), type(L4.Env.{name}))") == ["7\tuserdata"]
+    assert both.say("print(L4.Env.user_factory == L4.Env.mem_alloc)") == ["true"]
 
 
 def test_section_05_the_factories_are_there_in_a_run(both: Speaker) -> None:
@@ -62,3 +63,29 @@ def test_section_05_hardware_is_passed_on_as_it_is(plan: Callable[..., Plan]) ->
         ("rom", "Env.rom", "r"),
         ("x", "Env.iommu", "rws"),
     ]
+
+
+def test_section_05_whoever_uses_hardware_is_told(rom: Rom) -> None:
+    rom.program(
+        "user",
+        """
+        import l4re
+
+        for name in ("icu", "sigma0"):
+            try:
+                l4re.env().get_cap(name).call(b"")
+            except l4re.NotSupported as error:
+                print(error)
+        """,
+    )
+    run = rom.run(
+        """
+        local sigma0 = L4.cast(L4.Proto.Factory, L4.Env.sigma0):create(L4.Proto.Sigma0)
+        L4.default_loader:start({ caps = { icu = L4.Env.icu, sigma0 = sigma0 } }, "rom/user")
+        """
+    )
+    assert (run.status, run.err) == (0, "")
+    assert run.out == (
+        "user    | icu is the interrupt controller of an L4 system; a process of Linux has none\n"
+        "user    | sigma0 is the root of all memory of an L4 system; a process of Linux has none\n"
+    )

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.processes
 SETUP = "local l = L4.default_loader\n"
 
 
-def test_section_09_new_turns_a_table_into_a_loader(planned: Speaker) -> None:
-    lines = planned.say(
+def test_section_09_new_turns_a_table_into_a_loader(both: Speaker) -> None:
+    lines = both.say(
         """
         local t = { mem = L4.Env.user_factory }
         local l = L4.Loader.new(t)

@@ -95,8 +95,8 @@ def test_section_13_a_planned_script_that_never_stops_starting_is_stopped(planne
         ("new{1}:add(3):add('5-6')", "{1, 3, 5, 6}"),
     ],
 )
-def test_section_14_cpu_sets(planned: Speaker, expression: str, text: str) -> None:
-    assert planned.say(f"print(L4.Cpu_set:{expression})") == [text]
+def test_section_14_cpu_sets(both: Speaker, expression: str, text: str) -> None:
+    assert both.say(f"print(L4.Cpu_set:{expression})") == [text]
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_section_15_a_plan_for_another_machine(plan: Callable[..., Plan]) -> Non
     assert plan(script, machine=Machine.of("arm")).tasks[0].program == "rom/arm-32"
 
 
-def test_section_15_sleep(planned: Speaker) -> None:
-    assert planned.say("L4.sleep(3) L4.msleep(20) L4.sleep('x') L4.msleep(nil) L4.sleep(1.5)") == [
+def test_section_15_sleep(both: Speaker) -> None:
+    assert both.say("L4.sleep(3) L4.msleep(20) L4.sleep('x') L4.msleep(nil) L4.sleep(1.5)") == [
         "Ned: Sleeping 3s",
         "Ned: Sleeping 20ms",
         "Ned: Sleeping 1.5s",

@@ -74,8 +74,8 @@ def test_section_19_functions_are_functions(both: Speaker) -> None:
     assert both.say(f"for _, f in ipairs({{ {names} }}) do io.stderr:write('') print(type(f)) end") == ["function"] * 7
 
 
-def test_section_19_catching_keeps_the_table_and_the_line(planned: Speaker) -> None:
-    lines = planned.say(
+def test_section_19_catching_keeps_the_table_and_the_line(both: Speaker) -> None:
+    lines = both.say(
         "local ok, e = pcall(function()\n  L4.Env.user_factory:create(1)\nend)\nprint(e.msg, e.code)\n"
         "print(xpcall(error, function(p) return p.code end, { code = 7 }))"
     )

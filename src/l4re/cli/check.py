@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from l4re.cli.broken import leave_broken_output
+from l4re.cli.scripts import add_script, add_words, script_of
 
 if TYPE_CHECKING:
     from l4re.ned.plan import Plan
@@ -45,17 +46,14 @@ class Check:
     @staticmethod
     def arguments(parser: argparse.ArgumentParser) -> None:
         """Say which arguments it takes."""
-        parser.add_argument("script", metavar="SCRIPT", nargs="?", help="the boot script, or a plan as JSON")
+        add_script(parser, "the boot script, or a plan as JSON")
         parser.add_argument(
-            "--rom",
-            metavar="DIR",
-            nargs="+",
-            action="extend",
+            "--with",
+            dest="given",
+            metavar="NAME",
+            action="append",
             default=[],
-            help="where programs and modules are looked for, in this order (default: the script's own folder)",
-        )
-        parser.add_argument(
-            "--env", metavar="NAME", action="append", default=[], help="one more name in L4.Env, such as vesa"
+            help="one more name in L4.Env, such as vesa",
         )
         parser.add_argument("--arch", metavar="ARCH", help="what L4.Info.arch() tells (default: this machine's)")
         rules = parser.add_argument_group("rules")
@@ -82,18 +80,19 @@ class Check:
         output.add_argument(
             "--no-color", dest="color", action="store_false", help="no colours, also on a terminal (as NO_COLOR does)"
         )
-        parser.add_argument("words", metavar="-- ARGS", nargs="*", help="arg[1], arg[2], ... in the script")
+        add_words(parser)
 
     @staticmethod
     def run(options: argparse.Namespace, words: Sequence[str]) -> int:
         """Make the plan, show it, and judge it."""
-        script, rom = options.script, options.rom
-        if script is None and len(rom) > 1:
-            script = rom.pop()  # `l4re check --rom DIR SCRIPT`: the last word is the script
+        script = script_of(options)
         if script is None:
             options.parser.error("SCRIPT is missing")
-        if options.words:
-            options.parser.error(f"what is {options.words[0]!r}? Arguments for the script come behind --")
+        assert script is not None  # the parser does not come back
+        if script.endswith(".py"):
+            options.parser.error(
+                f"{script} is Python; only scripts in Lua can be evaluated without doing what they say"
+            )
         if sum((options.json, options.dot, options.diff is not None)) > 1:
             options.parser.error("--json, --dot and --diff each have standard output for themselves")
         if options.delegation and not options.never:
@@ -149,7 +148,7 @@ def _plan(path: str, options: argparse.Namespace, words: Sequence[str]) -> Plan:
         except ValueError as error:
             raise InvalidArgument(f"{path}: {error}") from error
     machine = None if options.arch is None else Machine.of(options.arch)
-    return plan_of(path, rom=options.rom, arguments=words, given=options.env, machine=machine)
+    return plan_of(path, rom=options.rom, arguments=words, given=options.given, machine=machine)
 
 
 def _coloured(options: argparse.Namespace, number: int) -> bool:

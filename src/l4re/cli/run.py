@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 from l4re.cli.broken import leave_broken_output
+from l4re.cli.scripts import add_script, add_words, script_of
 
 if TYPE_CHECKING:
     from l4re.moe import Root
@@ -47,15 +48,7 @@ class Run:
     @staticmethod
     def arguments(parser: argparse.ArgumentParser) -> None:
         """Say which arguments it takes."""
-        parser.add_argument("script", metavar="SCRIPT", nargs="?", help="the boot script")
-        parser.add_argument(
-            "--rom",
-            metavar="DIR",
-            nargs="+",
-            action="extend",
-            default=[],
-            help="where programs and modules are looked for, in this order (default: the script's own folder)",
-        )
+        add_script(parser, "the boot script")
         parser.add_argument(
             "-e",
             "--execute",
@@ -106,18 +99,14 @@ class Run:
         parser.add_argument(
             "--no-color", dest="color", action="store_false", help="no colours, also on a terminal (as NO_COLOR does)"
         )
-        parser.add_argument("words", metavar="-- ARGS", nargs="*", help="arg[1], arg[2], ... in the script")
+        add_words(parser)
 
     @staticmethod
     def run(options: argparse.Namespace, words: Sequence[str]) -> int:
         """Run the script."""
-        script, rom = options.script, options.rom
-        if script is None and len(rom) > 1:
-            script = rom.pop()  # `l4re run --rom DIR SCRIPT`: the last word is the script
+        script, rom = script_of(options), options.rom
         if script is None and not options.statements:
             options.parser.error("SCRIPT is missing")
-        if options.words:
-            options.parser.error(f"what is {options.words[0]!r}? Arguments for the script come behind --")
         if options.dry_run:
             return _check(script, rom, words, options)
         from l4re.errors import L4Error

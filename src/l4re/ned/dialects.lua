@@ -62,7 +62,31 @@ math, os, coroutine, utf8 = nil, nil, nil, nil
 for _, name in ipairs({ "math", "os", "coroutine", "utf8" }) do package.loaded[name] = nil end
 io.stdout:setvbuf("no")
 
-if host.only_planned() then -- nothing is written but to the standard error output
+if host.only_planned() then -- nothing is written but to the standard error output, and every plan of a script is the same
+  local lua_pairs, order = pairs, { number = 1, string = 2 }
+  local function before(a, b)
+    local one, other = type(a), type(b)
+    if one == other and order[one] then return a < b end
+    return (order[one] or 3) < (order[other] or 3)
+  end
+  function pairs(t)
+    local meta = getmetatable(t)
+    if type(t) ~= "table" or meta and meta.__pairs then return lua_pairs(t) end
+    local keys = {}
+    for key in lua_pairs(t) do keys[#keys + 1] = key end
+    table.sort(keys, before)
+    local at = 0
+    return function()
+      local key, value
+      repeat
+        at = at + 1
+        key = keys[at]
+        if key ~= nil then value = rawget(t, key) end
+      until key == nil or value ~= nil -- what was removed meanwhile is passed over
+      return key, value
+    end, t, nil
+  end
+
   local open = io.open
   function io.open(path, mode)
     if mode ~= nil and mode ~= "r" and mode ~= "rb" then return nil, tostring(path) .. ": no file is written here", 1 end

@@ -18,6 +18,7 @@ from l4re.log import PLAIN, Tag, colour_number
 from l4re.moe import Root
 from l4re.ned.commands import Commands
 from l4re.ned.handles import SERVER, CapHandle
+from l4re.ned.hardware import HARDWARE, Hardware
 from l4re.ned.rom import Rom
 from l4re.ned.system import System, check_served
 from l4re.ned.world import Denoted, Execute, Program, Started, Word
@@ -90,6 +91,12 @@ class _Factory(_Held):
     __slots__ = ()
 
 
+class _Hardware(_Held):
+    """What no Linux process has: a capability that refuses everything, once it is handed on."""
+
+    __slots__ = ()
+
+
 class _Log(_Held):
     """A place for a program's lines at the root's multiplexer; a console only if it is handed on."""
 
@@ -143,8 +150,12 @@ class LiveWorld:
             "rom": CapHandle(_Held(lambda: system.files), _ENV_RIGHTS, "L4Re::Namespace"),
             "parent": CapHandle(_Ours("parent"), _ENV_RIGHTS),
             "rm": CapHandle(_Ours("rm"), _ENV_RIGHTS),
+            **{name: CapHandle(self._hardware(name), _ENV_RIGHTS) for name in HARDWARE},
             **given,
         }
+
+    def _hardware(self, name: str) -> _Hardware:
+        return _Hardware(lambda: self._root.services.serve(Hardware(name)))
 
     # ---- objects ----
 
@@ -153,6 +164,8 @@ class LiveWorld:
         if factory is self._kernel:
             return self._made(system.kernel.create(protocol, *arguments), foreign=True)
         held = _held(factory, "a factory")
+        if isinstance(held, _Hardware) and protocol == Proto.SIGMA0:
+            return held
         if isinstance(held, _Factory) and protocol == Proto.LOG:
             tag, colour = (*arguments, None, None)[:2]
             if tag is None:

@@ -36,6 +36,17 @@ for _, list in ipairs({ services, numbers }) do
   for _, field in ipairs(list) do known[field] = true end
 end
 
+-- Helper modules keep fields of their own beside ours; in a run only those are told that look like a slip.
+local function tell_unknown_fields(env)
+  for field in pairs(env) do
+    local meant = not known[field] and type(field) == "string" and host.meant(field, known)
+    if meant or not known[field] and host.only_planned() then
+      warn("unknown field '" .. tostring(field) .. "' in the description of a program is ignored" ..
+           (meant and "; is it '" .. meant .. "'?" or ""))
+    end
+  end
+end
+
 -- A script may give a function in place of a value.
 local function called(value, ...)
   while type(value) == "function" do value = value(...) end
@@ -158,9 +169,7 @@ local function exec(env, ...)
   end
   if getmetatable(env) ~= App_env then App_env.new(env) end
   local words, posix_env = words_of("exec", ...)
-  for field in pairs(env) do
-    if not known[field] then warn("unknown field '" .. tostring(field) .. "' in the description of a program is ignored") end
-  end
+  tell_unknown_fields(env)
   local names, handles = capabilities(env)
   local fields, given = services_of(env)
   local keys, values = variables(posix_env)

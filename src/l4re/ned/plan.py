@@ -29,6 +29,12 @@ class Cap:
     source: str
     """The object that it leads to; a key of `Plan.objects`."""
 
+    def out_of(self, namespace: Cap) -> Cap:
+        """Return what whoever holds ``namespace`` gets of this entry: S only if they have S there, and D never."""
+        passed = "rws" if "s" in namespace.rights else "rw"
+        rights = "".join(letter for letter in self.rights if letter in passed) or "-"
+        return self if rights == self.rights else Cap(self.kind, rights, self.source)
+
     def as_dict(self) -> dict[str, str]:
         """Return it as it is saved."""
         return {"kind": self.kind, "rights": self.rights, "from": self.source}
@@ -150,7 +156,7 @@ class Plan:
         yield name, cap
         if cap.source not in above:
             for entry, inner in self.objects[cap.source].entries.items():
-                yield from self._inside(f"{name}/{entry}", inner, above | {cap.source})
+                yield from self._inside(f"{name}/{entry}", inner.out_of(cap), above | {cap.source})
 
     def answering(self, source: str) -> str:
         """Return the object whose server answers calls to this one: its channel, or itself."""
@@ -160,27 +166,26 @@ class Plan:
             source = over
         return source
 
-    def servers(self, source: str) -> tuple[str, ...]:
-        """Return the names of the tasks that serve what a capability leads to."""
-        channel = self.answering(source)
-        return tuple(
-            dict.fromkeys(
-                task.name
-                for task in self.tasks
-                for _, cap in self.held(task)
-                if cap.kind == RECEIVE and cap.source == channel
-            )
-        )
+    def servers(self) -> dict[str, tuple[str, ...]]:
+        """Return by channel the names of the tasks that are given its server's side."""
+        found: dict[str, dict[str, None]] = {}
+        for task in self.tasks:
+            for _, cap in self.held(task):
+                if cap.kind == RECEIVE:
+                    found.setdefault(cap.source, {})[task.name] = None
+        return {channel: tuple(tasks) for channel, tasks in found.items()}
 
     def reaches(self) -> tuple[Reach, ...]:
         """Return who can call whom, over which channel."""
+        servers = self.servers()
         return tuple(
             dict.fromkeys(
-                Reach(task.name, server, self.answering(cap.source), name, cap.rights)
+                Reach(task.name, server, channel, name, cap.rights)
                 for task in self.tasks
                 for name, cap in self.held(task)
                 if cap.kind != RECEIVE
-                for server in self.servers(cap.source)
+                for channel in (self.answering(cap.source),)
+                for server in servers.get(channel, ())
             )
         )
 
@@ -208,12 +213,10 @@ class Plan:
             plan = cls(
                 str(saved["script"]),
                 tuple(map(_task, saved["tasks"])),
-                {name: _object(each) for name, each in saved["objects"].items()},
-                tuple(Remark(each["line"], each["text"]) for each in saved["remarks"]),
+                {str(name): _object(each) for name, each in saved["objects"].items()},
+                tuple(Remark(str(each["line"]), str(each["text"])) for each in saved["remarks"]),
             )
-            for one in plan.tasks:
-                for _ in plan.held(one):
-                    pass
+            plan.reaches()  # looks at every name that stands for something else
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, InvalidArgument):
                 raise
@@ -230,18 +233,28 @@ def _caps(saved: Any) -> dict[str, Cap]:
 
 
 def _object(saved: Any) -> PlannedObject:
-    return PlannedObject(saved["kind"], saved["line"], tuple(saved["words"]), saved["over"], _caps(saved["entries"]))
+    words = tuple(word if isinstance(word, int | str | None) else str(word) for word in saved["words"])
+    return PlannedObject(str(saved["kind"]), str(saved["line"]), words, str(saved["over"]), _caps(saved["entries"]))
+
+
+def _log(saved: Any) -> Log:
+    tag, colour = saved["tag"], saved["colour"]
+    return Log(
+        None if tag is None else str(tag),
+        None if colour is None else int(colour),
+        tuple(map(str, saved["options"])),
+        _cap(saved["cap"]),
+    )
 
 
 def _task(saved: Any) -> PlannedTask:
-    log = saved["log"]
     return PlannedTask(
         str(saved["name"]),
         str(saved["program"]),
         tuple(map(str, saved["args"])),
         _caps(saved["caps"]),
-        Log(log["tag"], log["colour"], tuple(log["options"]), _cap(log["cap"])),
+        _log(saved["log"]),
         str(saved["line"]),
         _caps(saved["services"]),
-        dict(saved["environment"]),
+        {str(name): str(value) for name, value in saved["environment"].items()},
     )

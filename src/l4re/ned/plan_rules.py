@@ -136,16 +136,17 @@ def _links(plan: Plan) -> Iterator[_Link]:
 
 def _within_reach(plan: Plan, start: str) -> dict[str, tuple[_Link, ...]]:
     """Return all tasks that capabilities can come from, each with a shortest way to it."""
-    links = tuple(_links(plan))
+    near: dict[str, list[tuple[str, _Link]]] = {}
+    for link in _links(plan):
+        near.setdefault(link.one, []).append((link.other, link))
+        near.setdefault(link.other, []).append((link.one, link))
     found: dict[str, tuple[_Link, ...]] = {start: ()}
     waiting = [start]
     for task in waiting:
-        for link in links:
-            if task in (link.one, link.other):
-                next_one = link.other if task == link.one else link.one
-                if next_one not in found:
-                    found[next_one] = (*found[task], link)
-                    waiting.append(next_one)
+        for other, link in near.get(task, ()):
+            if other not in found:
+                found[other] = (*found[task], link)
+                waiting.append(other)
     return found
 
 

@@ -76,7 +76,7 @@ def _entry_lines(plan: Plan, cap: Cap, indent: int, paint: Paint, above: tuple[s
     if cap.source in above:
         return
     entries = plan.objects[cap.source].entries
-    for name, inner in entries.items():
+    for name, inner in ((name, entry.out_of(cap)) for name, entry in entries.items()):
         yield f"{' ' * indent}  {name}: {inner.rights}  {_what(plan, inner)}"
         yield from _entry_lines(plan, inner, indent + 2, paint, (*above, cap.source))
 

@@ -15,6 +15,7 @@ from typing import Final
 from l4re.errors import Exists, InvalidArgument, L4Error, NotFound, NotSupported, OutOfRange, TryAgain
 from l4re.log import colour_number
 from l4re.ned.handles import CapHandle
+from l4re.ned.hardware import HARDWARE
 from l4re.ned.machine import Machine
 from l4re.ned.plan import RECEIVE, Cap, Log, Plan, PlannedObject, PlannedTask, Remark
 from l4re.ned.rom import Rom
@@ -28,17 +29,6 @@ __all__ = ["PlanWorld", "plan_of"]
 _ENV_RIGHTS: Final = 7
 _MOST_TASKS: Final = 1000
 _MOST_OBJECTS: Final = 100_000
-#: What L4Re gives to ned, beside its own: name and kind.
-_GIVEN: Final = {
-    "rwfs": "namespace",
-    "icu": "icu",
-    "dma_mgr": "dma space",
-    "iommu": "iommu",
-    "sigma0": "sigma0",
-    "mem": "sigma0",
-    "jdb": "debugger",
-    "kip": "dataspace",
-}
 _OURS: Final = {
     "parent": "parent",
     "mem_alloc": "factory",
@@ -123,7 +113,8 @@ class PlanWorld:
         self._generation = 0
         self._objects = 0
         self._served: CapHandle | None = None
-        things = {name: _Thing(kind, name=f"Env.{name}") for name, kind in {**_OURS, **_GIVEN}.items()}
+        things = {name: _Thing(kind, name=f"Env.{name}") for name, kind in _OURS.items()}
+        things |= {name: _Thing(name, name=f"Env.{name}") for name in HARDWARE}
         things |= {name: _Thing("capability", name=f"Env.{name}") for name in given}
         things["rom"] = _Folder("rom")
         self._kernel, self._user = things["factory"], things["mem_alloc"]
@@ -173,8 +164,10 @@ class PlanWorld:
         if kind in ("dataspace", "factory"):
             if not isinstance(first, int):
                 raise InvalidArgument(f"a {kind} is made with a size in bytes, not {first!r}")
-            if first == 0 or (kind == "factory" and first < 0):
-                raise InvalidArgument(f"a {kind} of {first} bytes")
+            if kind == "factory" and first <= 0:
+                raise InvalidArgument(f"a quota is a number of bytes above 0, not {first}")
+            if first == 0:
+                raise OutOfRange("a dataspace has at least one byte, not 0")
             if kind == "dataspace" and len(words) > 3 and words[3] is not None:
                 self.remark("a dataspace at a physical address: refused where there is an MMU")
         if kind == "log" and first is None:
@@ -187,7 +180,9 @@ class PlanWorld:
             if not (0 <= first <= 255 and 0 <= second <= 255):
                 raise OutOfRange(f"priorities are from 0 to 255, not {first} and {second}")
             if first <= second:
-                raise InvalidArgument(f"the limit {first} is not above the offset {second}")
+                raise InvalidArgument(f"the limit of a scheduler is above its offset: {first} is not above {second}")
+        if kind in ("region map", "dma space"):
+            self.remark(f"a {kind}: there are none to make here")
         made = _Thing(kind, self.where(), words)
         made.served = factory is not self._user
         return made
@@ -472,11 +467,7 @@ def _handles(program: Program) -> Iterator[tuple[str, CapHandle]]:
 
 def _remarks(plan: Plan) -> Iterator[Remark]:
     """Yield what only the whole plan shows."""
-    servers: dict[str, list[str]] = {}
-    for task in plan.tasks:
-        for _, cap in plan.held(task):
-            if cap.kind == RECEIVE:
-                servers.setdefault(cap.source, []).append(task.name)
+    servers = plan.servers()
     for name, tasks in servers.items():
         if len(tasks) > 1:
             line = plan.objects[name].line

@@ -185,6 +185,7 @@ class Ned:
             "describe": _describe,
             "compare": _compare,
             "error_text": _error_text,
+            "meant": _meant,
             "complain": self._complain,
             "warn": self._warn,
             "tick": self.tick,
@@ -452,6 +453,13 @@ def _compare(one: object, other: object) -> int:
         return 0
     first, second = (value.number if isinstance(value, TaskHandle) else id(value) for value in (one, other))
     return (first > second) - (first < second)
+
+
+def _meant(word: str, known: Any) -> str | None:
+    """Return the known word that this one is nearly."""
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(word, list(known.keys()), 1, 0.7)), None)
 
 
 def _describe(problem: object) -> str:
