@@ -42,7 +42,7 @@ from l4re.errors import (
 from l4re.gate import Channel, Gate, Message, Svr, new_channel
 from l4re.log import Log
 from l4re.on_demand import names_on_demand
-from l4re.rights import DetachResult, DsFlags, MemAllocFlags, NsFlags, Rights, RmFlags
+from l4re.rights import DetachResult, DsFlags, MemAllocFlags, Rights, RmFlags
 from l4re.wire.tag import Tag
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ if TYPE_CHECKING:
         Namespace,
         NamespaceEntry,
         NamespaceServer,
+        NsFlags,
         Parent,
         ParentServer,
         Placement,
@@ -172,7 +173,7 @@ else:
             "l4re.services": (
                 *("DataspaceServer", "RemoteDataspace", "Window"),
                 *("Factory", "FactoryServer", "Icu", "IcuInfo", "IcuServer"),
-                *("Namespace", "NamespaceEntry", "NamespaceServer", "Resolved"),
+                *("Namespace", "NamespaceEntry", "NamespaceServer", "NsFlags", "Resolved"),
                 *("AxisInfo", "Event", "EventBuffer", "EventCodes", "EventServer", "EventStreamInfo", "InputEvent"),
                 *("Inhibitor", "InhibitorServer", "LockInfo", "Random", "RandomServer"),
                 *("RemoteAccess", "RemoteAccessServer"),

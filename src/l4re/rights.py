@@ -11,7 +11,7 @@ from enum import IntFlag
 
 from l4re.errors import InvalidArgument
 
-__all__ = ["DetachResult", "DsFlags", "MemAllocFlags", "NsFlags", "Rights", "RmFlags"]
+__all__ = ["DetachResult", "DsFlags", "MemAllocFlags", "Rights", "RmFlags"]
 
 _LETTERS = (("r", 4), ("w", 1), ("s", 2), ("d", 8))
 
@@ -133,21 +133,3 @@ class MemAllocFlags(IntFlag):
     SUPER_PAGES = 4
     FIXED_PADDR = 8
     SEALABLE = 0x100
-
-
-class NsFlags(IntFlag):
-    """How a name is registered, and what a query says (``L4Re::Namespace``).
-
-    The rights bits are those a capability is handed out with at most; D never is. ``STRONG`` is S by another name.
-    ``PARTLY_RESOLVED`` is in the answer to a query whose path goes on in somebody else's namespace.
-    """
-
-    NONE = 0
-    STRONG = 2
-    RO = 4
-    RW = 5
-    RS = 6
-    RWS = 7
-    CAP_FLAGS = 0x0F
-    PARTLY_RESOLVED = 0x20
-    OVERWRITE = 0x200

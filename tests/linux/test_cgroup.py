@@ -10,7 +10,7 @@ import pytest
 
 from l4re.errors import InvalidArgument, L4Error, NotSupported
 from l4re.linux import process
-from l4re.linux.cgroup import MemoryGroup, MemoryGroups, delegation
+from l4re.linux.cgroup import MemoryGroup, delegation
 from l4re.linux.memory import unified_folder
 
 ME = str(os.getpid())
@@ -52,7 +52,7 @@ def test_what_is_missing_is_said(fake: Callable[..., str], options: dict[str, ob
     proc = fake(**options)
     assert problem in delegation(proc).problem
     with pytest.raises(NotSupported, match=problem):
-        MemoryGroups(proc)
+        MemoryGroup.ours(proc)
 
 
 def test_files_that_are_not_ours_are_named(
@@ -65,7 +65,7 @@ def test_files_that_are_not_ours_are_named(
 
 
 def test_we_move_out_before_the_group_shares_out_memory(fake: Callable[..., str], tmp_path: Path) -> None:
-    groups = MemoryGroups(fake())
+    groups = MemoryGroup.ours(fake())
     ours = tmp_path / "cgroup" / "ours"
     assert (ours / f"l4re.{ME}" / "cgroup.procs").read_text() == ME
     assert (ours / "cgroup.subtree_control").read_text().startswith("+memory")
@@ -75,10 +75,14 @@ def test_we_move_out_before_the_group_shares_out_memory(fake: Callable[..., str]
     assert groups.make(1 << 20).path != group.path
     with pytest.raises(InvalidArgument):
         groups.make(0)
+    inside = group.make()
+    assert Path(inside.path).parent == Path(group.path)
+    assert (Path(group.path) / "cgroup.subtree_control").read_text() == "+memory"
+    assert not (Path(inside.path) / "memory.max").exists()  # it has what the group around has
 
 
 def test_a_group_tells_what_it_uses(fake: Callable[..., str]) -> None:
-    group = MemoryGroups(fake()).make(1 << 20)
+    group = MemoryGroup.ours(fake()).make(1 << 20)
     assert group.used == 0
     (Path(group.path) / "memory.current").write_text("4096\n")
     assert group.used == 4096
@@ -91,14 +95,14 @@ def test_empty_groups_of_others_that_are_gone_are_swept(fake: Callable[..., str]
     in_use = tmp_path / "cgroup" / "ours" / "l4re.1.8"
     in_use.mkdir()
     (in_use / "cgroup.procs").write_text("1\n")
-    MemoryGroups(proc)
+    MemoryGroup.ours(proc)
     assert not left.exists()
     assert in_use.exists()
 
 
 @pytest.mark.processes
 def test_a_program_enters_before_it_runs(fake: Callable[..., str]) -> None:
-    group = MemoryGroups(fake()).make(1 << 20)
+    group = MemoryGroup.ours(fake()).make(1 << 20)
     with group.entrance() as entrance:
         started = process.spawn("/bin/true", ["true"], {}, cgroup=entrance.fileno())
     process.wait_any([started.pidfd.fileno()])
@@ -132,6 +136,7 @@ def real() -> Iterator[MemoryGroup]:
     yield group
     group.close()
     assert not os.path.exists(group.path)
+    group.close()
 
 
 @pytest.mark.processes
@@ -140,8 +145,10 @@ def test_the_kernel_has_the_program_in_its_group(real: MemoryGroup) -> None:
         started = process.spawn("/bin/sleep", ["sleep", "1000"], {}, cgroup=entrance.fileno())
     try:
         assert Path(real.path, "cgroup.procs").read_text() == f"{started.pid}\n"
+        os.mkdir(f"{real.path}/empty")
         real.close()
-        assert os.path.exists(real.path)  # somebody is in it
+        assert os.listdir(real.path)  # somebody is in it
+        assert not os.path.exists(f"{real.path}/empty")
     finally:
         process.kill(started.pidfd.fileno(), 9)
         process.wait_any([started.pidfd.fileno()])

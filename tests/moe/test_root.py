@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from l4re import Dataspace, Gate, MemAlloc, Namespace, NsFlags, OutOfMemory, PeerGone, Proto, Rights
+from l4re import Dataspace, Gate, MemAlloc, Namespace, NotSupported, NsFlags, OutOfMemory, PeerGone, Proto, Rights
 from l4re.boot import Grant
 from l4re.boot.program import find_command
 from l4re.interface import Served
+from l4re.linux.cgroup import MemoryGroup, delegation
 from l4re.log import Console, Tag
 from l4re.moe import Root
 from l4re.moe.user_factory import MAX_OBJECTS
@@ -113,3 +116,36 @@ def test_at_its_end_all_that_it_served_is_dead(output: io.StringIO) -> None:
 def test_without_a_quota_there_is_what_the_machine_has(output: io.StringIO) -> None:
     with Root(Console(output)) as root:
         assert root.services.account.limit == MemAlloc().info().mem_limit
+
+
+# ---- held by the kernel ----
+
+
+def test_without_a_group_of_ours_a_limit_of_the_kernel_is_refused() -> None:
+    if not (problem := delegation().problem):
+        pytest.skip("there is one here")
+    with pytest.raises(NotSupported, match=re.escape(problem)):
+        Root(memory_max=QUOTA)
+    with Root() as root, pytest.raises(NotSupported):
+        root.start(find_command(("true",), dict(os.environ)), grants={}, env={}, log=Tag("p"), memory_max=QUOTA)
+
+
+def test_each_program_is_in_a_group_inside_that_of_the_run(output: io.StringIO, tmp_path: Path) -> None:
+    """In a folder of plain files, which does what the kernel's do but for holding anybody."""
+
+    def start(root: Root, memory_max: int | None = None) -> None:
+        command = find_command(("true",), dict(os.environ))
+        assert root.wait(root.start(command, grants={}, env={}, log=Tag("p"), memory_max=memory_max)) == 0
+
+    def entered() -> dict[str, str]:
+        groups = [path.parent for path in tmp_path.rglob("cgroup.procs")]
+        return {group.name: (group / "cgroup.procs").read_text() for group in groups}
+
+    with Root(Console(output), memory_max=QUOTA, group=MemoryGroup(str(tmp_path))) as root:
+        start(root)
+        start(root, memory_max=QUOTA // 2)
+        (run,) = tmp_path.glob("l4re.*")
+        assert (run / "memory.max").read_text() == str(QUOTA)
+        assert entered() == {f"l4re.{os.getpid()}.0": "0", f"l4re.{os.getpid()}.1": "0"}
+        assert (run / f"l4re.{os.getpid()}.1" / "memory.max").read_text() == str(QUOTA // 2)
+        assert not (run / f"l4re.{os.getpid()}.0" / "memory.max").exists()

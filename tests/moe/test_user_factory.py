@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import threading
 from collections.abc import Callable
 from itertools import count
 
@@ -32,6 +34,9 @@ from l4re import (
     cap_dynamic_cast,
 )
 from l4re.linux.memfd import PAGE_SIZE as PAGE
+from l4re.log import Console, Multiplexer
+from l4re.log.multiplexer import Voice
+from l4re.moe import Services
 from l4re.moe.user_factory import MAX_DEPTH, MAX_OBJECTS, UserFactory
 from l4re.services.mem_alloc import MemoryFactory, RemoteMemAlloc
 from l4re.services.vcon import Vcon
@@ -264,6 +269,38 @@ def test_lines_of_several_logs_stay_whole(moe: Moe) -> None:
         assert sorted(moe.printed().splitlines()) == [f"{number}       | one two three" for number in range(3)]
         for log in logs:
             log.cap.close()
+
+
+class Stuck(io.StringIO):
+    """A console that nobody reads until it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reader = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.reader.wait(PATIENCE)
+        return super().write(text)
+
+
+def test_who_writes_without_end_where_nobody_reads_keeps_nobody_waiting() -> None:
+    console = Stuck()
+    with Multiplexer(Console(console, colours=False)) as printer:
+        services = Services(quota=QUOTA, log=printer)
+        try:
+            with services.factory() as ours, services.factory() as theirs:
+                log = Vcon(made(MemoryFactory(theirs), Proto.LOG, "loud"))
+                for number in range(2 * Voice.ROOM // 400):
+                    log.write(f"{number:399}\n")
+                RemoteMemAlloc(ours).alloc(PAGE).close()
+                assert console.getvalue() == ""
+                log.get_attr()  # all of it has arrived
+                log.cap.close()
+        finally:
+            console.reader.set()
+            services.close()
+        assert printer.flush(PATIENCE)
+    assert "bytes were lost here]" in console.getvalue()
 
 
 def test_a_scheduler_comes_from_the_programs_own_factory(moe: Moe) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import faulthandler
 import gc
 import os
@@ -243,6 +244,25 @@ def test_what_cannot_be_made_present_is_refused(rm: RegionMap, ds: Dataspace) ->
         rm.page_in(0, PAGE, F.W)
         reader.detach()
         writer.detach()
+
+
+@pytest.mark.parametrize(
+    ("why", "error"),
+    [
+        (OSError(errno.EINVAL, "an older kernel"), NotSupported),
+        (OSError(errno.ENOMEM, "no memory"), OutOfMemory),
+        (Closed("detached by another thread just now"), NotFound),
+    ],
+)
+def test_why_pages_cannot_be_had_is_said(
+    rm: RegionMap, ds: Dataspace, monkeypatch: pytest.MonkeyPatch, why: Exception, error: type[Exception]
+) -> None:
+    def populate(self: Region, *args: object) -> None:
+        raise why
+
+    monkeypatch.setattr(Region, "populate", populate)
+    with rm.attach(ds) as region, pytest.raises(error):
+        rm.page_in(region.addr, 1)
 
 
 def test_eager_mapping_copies_what_a_private_region_will_write(rm: RegionMap, ds: Dataspace) -> None:

@@ -628,7 +628,8 @@ def test_no_address_space_left_is_out_of_memory() -> None:
 import resource
 from l4re import MemAlloc, RegionMap, OutOfMemory
 ds = MemAlloc().alloc(1 << 20)
-resource.setrlimit(resource.RLIMIT_AS, (256 << 20, 256 << 20))
+used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, ((used << 10) + (256 << 20),) * 2)
 rm, regions = RegionMap(), []
 try:
     while True:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import os
 from itertools import count
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from l4re.errors import InvalidArgument, NotSupported
 from l4re.linux.fd import Fd
 from l4re.linux.limit import exhausted
 from l4re.linux.memory import unified_folder
 
-__all__ = ["Delegation", "MemoryGroup", "MemoryGroups", "delegation"]
+__all__ = ["Delegation", "MemoryGroup", "delegation"]
 
 _PREFIX: Final = "l4re."
 
@@ -46,65 +46,8 @@ def delegation(proc: str = "/proc") -> Delegation:
     return Delegation(folder)
 
 
-class MemoryGroups:
-    """The groups that this process makes, all of which have this process's own group as their parent."""
-
-    def __init__(self, proc: str = "/proc") -> None:
-        """Move this process into a group of its own, and let its former one share out memory.
-
-        Raises:
-            NotSupported: it was not delegated to us; the text says what is missing.
-        """
-        folder, problem = delegation(proc)
-        if problem:
-            raise NotSupported(f"the kernel enforces no quotas here: {problem}")
-        self.folder: Final = folder
-        self._numbers = count()
-        try:
-            self._sweep()
-            home = f"{folder}/{_PREFIX}{os.getpid()}"
-            os.makedirs(home, exist_ok=True)
-            _write(f"{home}/cgroup.procs", str(os.getpid()))
-            _write(f"{folder}/cgroup.subtree_control", "+memory")
-        except OSError as error:
-            raise NotSupported(f"the kernel enforces no quotas here: {error.strerror}: {error.filename}") from error
-
-    def make(self, limit: int) -> MemoryGroup:
-        """Return a new group of processes that have ``limit`` bytes together; the caller owns it.
-
-        Raises:
-            InvalidArgument: a limit of 0 or less.
-            L4Error: the kernel refused.
-        """
-        if limit <= 0:
-            raise InvalidArgument(f"a memory limit is a number of bytes above 0, not {limit}")
-        path = f"{self.folder}/{_PREFIX}{os.getpid()}.{next(self._numbers)}"
-        try:
-            os.mkdir(path)
-        except OSError as error:
-            raise exhausted(f"cannot make the memory group {path}", error) from error
-        group = MemoryGroup(path)
-        try:
-            _write(f"{path}/memory.max", str(limit))
-            if os.path.exists(f"{path}/memory.swap.max"):
-                _write(f"{path}/memory.swap.max", "0")  # or whoever is at the limit goes on in the swap
-        except OSError as error:
-            group.close()
-            raise exhausted(f"cannot limit {path}", error) from error
-        return group
-
-    def _sweep(self) -> None:
-        """Remove the groups of roots that were killed; the kernel keeps those that somebody is in."""
-        for name in os.listdir(self.folder):
-            if name.startswith(_PREFIX):
-                MemoryGroup(f"{self.folder}/{name}").close()
-
-    def __repr__(self) -> str:
-        return f"<MemoryGroups in {self.folder}>"
-
-
 class MemoryGroup:
-    """A group of processes that have so much memory together; see `MemoryGroups.make`.
+    """A group of processes that have so much memory together, or the parent of such groups.
 
     All that they touch counts, also what their interpreter and their stacks take. Who needs more and finds nothing
     of its own to give back is killed by the kernel.
@@ -112,6 +55,64 @@ class MemoryGroup:
 
     def __init__(self, path: str) -> None:
         self.path: Final = path
+        self._numbers = count()
+        self._shares = False
+
+    @classmethod
+    def ours(cls, proc: str = "/proc") -> Self:
+        """Return the group this process was in, as the parent of others; this process moves into one of its own.
+
+        Raises:
+            NotSupported: it was not delegated to us; the text says what is missing.
+        """
+        folder, problem = delegation(proc)
+        if problem:
+            raise NotSupported(f"the kernel enforces no quotas here: {problem}")
+        group = cls(folder)
+        try:
+            for name in os.listdir(folder):  # of roots that were killed; the kernel keeps those that somebody is in
+                if name.startswith(_PREFIX):
+                    _remove(f"{folder}/{name}")
+            home = f"{folder}/{_PREFIX}{os.getpid()}"
+            os.makedirs(home, exist_ok=True)
+            _write(f"{home}/cgroup.procs", str(os.getpid()))
+            group._share()
+        except OSError as error:
+            raise NotSupported(f"the kernel enforces no quotas here: {error.strerror}: {error.filename}") from error
+        return group
+
+    def make(self, limit: int | None = None) -> MemoryGroup:
+        """Return a new group inside this one, of ``limit`` bytes (None: what this one has); the caller owns it.
+
+        From then on processes can enter only the groups inside.
+
+        Raises:
+            InvalidArgument: a limit of 0 or less.
+            L4Error: the kernel refused.
+        """
+        if limit is not None and limit <= 0:
+            raise InvalidArgument(f"a memory limit is a number of bytes above 0, not {limit}")
+        path = f"{self.path}/{_PREFIX}{os.getpid()}.{next(self._numbers)}"
+        try:
+            self._share()
+            os.mkdir(path)
+        except OSError as error:
+            raise exhausted(f"cannot make the memory group {path}", error) from error
+        group = MemoryGroup(path)
+        try:
+            if limit is not None:
+                _write(f"{path}/memory.max", str(limit))
+            if limit is not None and os.path.exists(f"{path}/memory.swap.max"):
+                _write(f"{path}/memory.swap.max", "0")  # or whoever is at the limit goes on in the swap
+        except OSError as error:
+            group.close()
+            raise exhausted(f"cannot limit {path}", error) from error
+        return group
+
+    def _share(self) -> None:
+        if not self._shares:
+            _write(f"{self.path}/cgroup.subtree_control", "+memory")
+            self._shares = True
 
     def entrance(self) -> Fd:
         """Return what lets a program start in the group (`process.spawn`); the caller owns it.
@@ -131,14 +132,22 @@ class MemoryGroup:
         return int(words[0]) if words else 0
 
     def close(self) -> None:
-        """Remove it, if nobody is in it any more. May be called twice."""
-        try:
-            os.rmdir(self.path)
-        except OSError:  # somebody is, or it is gone
-            pass
+        """Remove it, and the groups inside, if nobody is in them any more. May be called twice."""
+        _remove(self.path)
 
     def __repr__(self) -> str:
         return f"<MemoryGroup {self.path}>"
+
+
+def _remove(path: str) -> None:
+    """Remove a group and what is in it, as far as nobody is there."""
+    try:
+        for entry in os.scandir(path):
+            if entry.is_dir(follow_symlinks=False):
+                _remove(entry.path)
+        os.rmdir(path)
+    except OSError:  # somebody is, or it is gone
+        pass
 
 
 def _words(folder: str, name: str) -> list[str]:

@@ -54,7 +54,7 @@ class Voice:
     """Speaks under a tag without a pipe, for what comes in messages; see `Multiplexer.voice`. Thread-safe."""
 
     #: Bytes that wait to be printed at most, and how many each message counts for beside its own.
-    ROOM: Final = 1 << 20
+    ROOM: Final = 1 << 18
     EACH: Final = 100
 
     __slots__ = ("_multiplexer", "lines", "lost", "room", "tag")

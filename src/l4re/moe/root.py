@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from l4re._native import leaf
 from l4re.boot import Command, Grant, Task, launch
-from l4re.linux.cgroup import MemoryGroups
+from l4re.errors import NotSupported
+from l4re.linux.cgroup import MemoryGroup
 from l4re.linux.packets import waker
 from l4re.linux.process import wait_any
 from l4re.log import Console, Multiplexer, Tag
@@ -64,18 +65,25 @@ class Root:
     GRACE = 2.0
 
     def __init__(
-        self, console: Console | None = None, *, quota: int | None = None, memory_max: int | None = None
+        self,
+        console: Console | None = None,
+        *,
+        quota: int | None = None,
+        memory_max: int | None = None,
+        group: MemoryGroup | None = None,
     ) -> None:
         """Let all programs together have ``quota`` bytes of memory: by default, what the machine or its cgroup has.
 
         With ``memory_max`` the kernel holds them, too: all that they touch together, their interpreters and stacks
-        included, stays below that, and who needs more is killed.
+        included, stays below that, and who needs more is killed. They are put into a group inside ``group``, by
+        default this process's own.
 
         Raises:
             NotSupported: there is a ``memory_max``, and no cgroup v2 that is ours; `l4re doctor` says more.
             InvalidArgument: a limit of 0 or less.
         """
-        self._group = None if memory_max is None else MemoryGroups().make(memory_max)
+        self._group = None if memory_max is None else (group or MemoryGroup.ours()).make(memory_max)
+        self._groups: dict[Task, MemoryGroup] = {}
         self._console = console or Console()
         self._quota = quota
         self._services: Services | None = None
@@ -137,17 +145,29 @@ class Root:
         log: Tag,
         services: Mapping[str, Grant] | None = None,
         console: Gate | None = None,
+        memory_max: int | None = None,
         keyboard: bool = False,
     ) -> Task:
         """Start a program; errors are those of :func:`l4re.boot.launch`.
 
         It gets ``services``, and of those that are missing there its own factory. What it prints goes to ``console``
         (L4's ``Vcon``), which is lent; without one, or when nobody serves it any more, it comes out under ``log``.
-        With ``keyboard`` it reads what comes in at our standard input, if no other program does.
+        With ``keyboard`` it reads what comes in at our standard input, if no other program does. ``memory_max`` is its
+        part of what the kernel lets the run have.
+
+        Raises:
+            NotSupported: there is a ``memory_max``, and the run has none.
         """
         self.check()
+        if memory_max is not None and self._group is None:
+            raise NotSupported("the kernel holds a program of a run below a limit only if the run has one")
+        for ended in [task for task in self._groups if task.returncode is not None]:
+            self._groups.pop(ended).close()
         given = dict(services or {})
         with ExitStack() as ours:
+            group = None if self._group is None else self._group.make(memory_max)
+            if group is not None:
+                ours.callback(group.close)  # which leaves it there if the program is in it
             if "mem_alloc" not in given:
                 given["mem_alloc"] = Grant(ours.enter_context(self.services.factory()))
             stdin = ours.enter_context(self._input()).fileno() if keyboard else None
@@ -159,9 +179,11 @@ class Root:
                 env=env,
                 log=log,
                 multiplexer=self._log if console is None else ConsolePump(console, self._log),
-                group=self._group,
+                group=group,
             )
         self._running.append(task)
+        if group is not None:
+            self._groups[task] = group
         return task
 
     def _input(self) -> Fd:

@@ -20,8 +20,8 @@ from l4re.log import PLAIN, Tag
 from l4re.moe import Root
 from l4re.ned.rom import Rom
 from l4re.ned.rom_files import RomFiles
-from l4re.rights import NsFlags, Rights
-from l4re.services import Factory, Namespace, SchedulerServer, VconServer
+from l4re.rights import Rights
+from l4re.services import Factory, Namespace, NsFlags, SchedulerServer, VconServer
 from l4re.wire.protocols import Proto
 
 if TYPE_CHECKING:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Area"]
 
+_R, _RW = int(RmFlags.R), int(RmFlags.RW)
+_SEARCH, _IN_AREA = int(RmFlags.SEARCH_ADDR), int(RmFlags.IN_AREA)
+_MAY_WRITE = int(Rights.W)
+
 
 class Area(Region):
     """A reserved range of addresses. Made by `RegionMap.reserve_area`.
@@ -61,13 +65,12 @@ class Area(Region):
         """
         if not self.mapped:
             raise Closed("this area was freed")
-        if flags is None:
-            flags = RmFlags.R if ds is None or not ds.rights & Rights.W else RmFlags.RW
+        bits = _rights(ds) if flags is None else int(flags)
         if addr is None:
-            addr, flags = self.address, flags | RmFlags.SEARCH_ADDR
+            addr, bits = self.address, bits | _SEARCH
         elif not self.address <= addr < self.address + self.mapped_size:
             raise AddressNotAvailable(f"{addr:#x} is not in {self!r}")
-        return self._map.attach(ds, size, flags=flags | RmFlags.IN_AREA, offset=offset, addr=addr, align=align)
+        return self._map.attach(ds, size, flags=bits | _IN_AREA, offset=offset, addr=addr, align=align)
 
     def detach(self) -> None:
         """Free the area; a second call does nothing. Regions inside stay where they are.
@@ -81,3 +84,8 @@ class Area(Region):
         """Return the regions inside, in the order of their addresses."""
         end = self.address + self.mapped_size
         return [region for region in self._map.regions(self.address) if region.address < end]
+
+
+def _rights(ds: Dataspace | Attachable | None) -> int:
+    """Return the flags for all that may be done."""
+    return _R if ds is None or not int(ds.rights) & _MAY_WRITE else _RW

@@ -597,6 +597,12 @@ class RegistryServer:
 
     def _failed(self, obj: Served, error: BaseException) -> Answer:
         """The reply of a handler that raised: a code and, beyond L4Re, words."""
+        answer = self._explained(obj, error)
+        _let_go(error)
+        return answer
+
+    def _explained(self, obj: Served, error: BaseException) -> Answer:
+        """That reply; the error stays as it is, for whoever made it."""
         try:
             text = str(error)
             if isinstance(error, L4Error):
@@ -711,3 +717,17 @@ def _refused(error: Exception) -> tuple[int, bytes, bytes, int, None]:
 
 def _no_event_loop() -> TypeError:
     return TypeError("a handler that is a coroutine runs under `await server.serve()` only, and not for its own thread")
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop the frames that an error and those behind it refer to, for they hold what the request brought.
+
+    One of them, or the frame that called it, may hold the error: then only the garbage collector would end that, some
+    time, and a client could have us hold its descriptors until then.
+    """
+    errors = [error]
+    while errors:
+        each = errors.pop()
+        if each is not None and each.__traceback__ is not None:
+            each.__traceback__ = None
+            errors += (each.__cause__, each.__context__, *getattr(each, "exceptions", ()))

@@ -88,7 +88,7 @@ class Reply:
         """
         if isinstance(error, Err):
             error = L4Error(code=error)
-        return self._settle(self._server._failed(self.object, error))
+        return self._settle(self._server._explained(self.object, error))
 
     def close(self) -> None:
         """Give it up: the client gets EDROPREPLY, unless it was answered."""

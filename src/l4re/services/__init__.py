@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from l4re.services.factory import Factory, FactoryServer, Maker
     from l4re.services.icu import Icu, IcuInfo, IcuServer
     from l4re.services.inhibitor import Inhibitor, InhibitorServer, LockInfo
-    from l4re.services.namespace import Namespace, NamespaceEntry, Resolved
+    from l4re.services.namespace import Namespace, NamespaceEntry, NsFlags, Resolved
     from l4re.services.namespace_server import NamespaceServer
     from l4re.services.parent import Parent, ParentServer
     from l4re.services.random import Random, RandomServer
@@ -34,7 +34,7 @@ else:
             "l4re.services.factory": ("Factory", "FactoryServer", "Maker"),
             "l4re.services.icu": ("Icu", "IcuInfo", "IcuServer"),
             "l4re.services.inhibitor": ("Inhibitor", "InhibitorServer", "LockInfo"),
-            "l4re.services.namespace": ("Namespace", "NamespaceEntry", "Resolved"),
+            "l4re.services.namespace": ("Namespace", "NamespaceEntry", "NsFlags", "Resolved"),
             "l4re.services.namespace_server": ("NamespaceServer",),
             "l4re.services.parent": ("Parent", "ParentServer"),
             "l4re.services.random": ("Random", "RandomServer"),
@@ -65,6 +65,7 @@ __all__ = [
     "Namespace",
     "NamespaceEntry",
     "NamespaceServer",
+    "NsFlags",
     "Parent",
     "ParentServer",
     "Placement",

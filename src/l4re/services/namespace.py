@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, overload
 
@@ -29,7 +29,7 @@ from l4re.gate import Svr
 from l4re.interface import Interface, rpc
 from l4re.irq import Semaphore
 from l4re.linux.clock import deadline_after, nanoseconds_left
-from l4re.rights import NsFlags, Rights
+from l4re.rights import Rights
 from l4re.wire.items import ITEM_BYTES
 from l4re.wire.marshal import OPCODE
 from l4re.wire.protocols import Proto
@@ -45,6 +45,7 @@ __all__ = [
     "NAME_MAX",
     "Namespace",
     "NamespaceEntry",
+    "NsFlags",
     "NsOp",
     "Resolved",
     "beyond",
@@ -60,7 +61,6 @@ _T = TypeVar("_T")
 _FLAGS = Struct("=I")
 #: Bytes of one name; a path may have as many as its message takes.
 NAME_MAX: Final = 255
-_KNOWN: Final = NsFlags.CAP_FLAGS | NsFlags.OVERWRITE
 #: L4Re's ``To_default``, in seconds.
 _AN_HOUR: Final = 3600.0
 
@@ -75,6 +75,27 @@ class NsOp(IntEnum):
     WAIT = 0x100
     #: The entries behind a name, in their order, as many as one message takes.
     LIST = 0x101
+
+
+class NsFlags(IntFlag):
+    """How a name is registered, and what a query says (``L4Re::Namespace``).
+
+    The rights bits are those a capability is handed out with at most; D never is. ``STRONG`` is S by another name.
+    ``PARTLY_RESOLVED`` is in the answer to a query whose path goes on in somebody else's namespace.
+    """
+
+    NONE = 0
+    STRONG = 2
+    RO = 4
+    RW = 5
+    RS = 6
+    RWS = 7
+    CAP_FLAGS = 0x0F
+    PARTLY_RESOLVED = 0x20
+    OVERWRITE = 0x200
+
+
+_KNOWN: Final = NsFlags.CAP_FLAGS | NsFlags.OVERWRITE
 
 
 # ---- messages ----

@@ -31,10 +31,11 @@ from l4re.errors import (
 from l4re.interface import Interface, Served
 from l4re.interface.meta import Meta, answer_meta
 from l4re.linux.fd import plenty_left
-from l4re.rights import NsFlags, Rights
+from l4re.rights import Rights
 from l4re.services.namespace import (
     Namespace,
     NamespaceEntry,
+    NsFlags,
     NsOp,
     beyond,
     check_kind,
