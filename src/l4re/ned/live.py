@@ -207,12 +207,16 @@ class LiveWorld:
 
     def start(self, program: Program) -> Task:
         log = program.log.denoted
-        services = {
-            _SERVICES[field]: _grant(field, handle) for field, handle in program.services.items() if field in _SERVICES
-        }
+        grants = {name: _grant(f"caps.{name}", handle) for name, handle in program.caps.items()}
+        services: dict[str, Grant] = {}
+        for field, handle in program.services.items():
+            if field in _SERVICES:
+                services[_SERVICES[field]] = _grant(field, handle)
+            elif field not in grants:
+                grants[field] = _grant(field, handle)
         return self._system.start(
             program.words,
-            grants={name: _grant(f"caps.{name}", handle) for name, handle in program.caps.items()},
+            grants=grants,
             log=log.tag if isinstance(log, _Log) else _grant("log", program.log),
             services=services,
             environment=program.environment,
