@@ -182,6 +182,41 @@ def test_a_program_that_floods_its_factory_leaves_the_others_what_they_have(rom:
     assert said(run, "flood") == ["refused True"]
 
 
+def test_sigma0_makes_what_scripts_want_of_it_and_has_no_memory(rom: Rom) -> None:
+    rom.program(
+        "physical",
+        """
+        import l4re
+        try:
+            l4re.env().get_cap("sigma0", l4re.Factory).create(l4re.Proto.DATASPACE, 4096)
+        except l4re.L4Error as error:
+            print(type(error).__name__)
+        """,
+    )
+    run = rom.run(
+        START
+        + """
+        local sigma0 = L4.cast(P.Factory, L4.Env.sigma0):create(P.Sigma0)
+        l:start({ caps = { sigma0 = sigma0:m("rs"), icu = L4.Env.icu, vesa = L4.Env.vesa } }, "rom/physical"):wait()
+        l:start({ caps = { sigma0 = L4.Env.sigma0 } }, "rom/physical"):wait()
+        """
+    )
+    assert (run.status, said(run, "physical"), run.err) == (0, ["NotSupported"] * 2, "")
+
+
+def test_what_linux_has_no_use_for_is_handed_on_by_its_name(rom: Rom) -> None:
+    run = rom.run(
+        START
+        + """
+        local events, fab = l:new_channel(), L4.Env.user_factory:create(P.Factory, 65536)
+        l:start({ dbg_events = events, rm_fab = fab, l4re_dbg = L4.Dbg.All, ldr_flags = 1 }, "rom/caps"):wait()
+        l:start({ factory = L4.Env.factory, rm_fab = L4.Env.mem_alloc }, "rom/caps"):wait()
+        """
+    )
+    assert (run.status, run.err) == (0, "")
+    assert sorted(said(run, "caps")) == ["dbg_events gate r", "rm_fab gate r", "rom gate r", "rom gate r"]
+
+
 # ---- channels ----
 
 

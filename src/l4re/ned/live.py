@@ -141,6 +141,7 @@ class LiveWorld:
             "log": CapHandle(_Log(PLAIN, lambda: system.log), _ENV_RIGHTS),
             "scheduler": CapHandle(_Held(lambda: system.scheduler), _ENV_RIGHTS),
             "rom": CapHandle(_Held(lambda: system.files), _ENV_RIGHTS, "L4Re::Namespace"),
+            "sigma0": CapHandle(_Held(lambda: system.sigma0), _ENV_RIGHTS, "L4::Factory"),
             "parent": CapHandle(_Ours("parent"), _ENV_RIGHTS),
             "rm": CapHandle(_Ours("rm"), _ENV_RIGHTS),
             **given,

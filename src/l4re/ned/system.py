@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from l4re.boot import Grant, Task
 from l4re.cap import Capability
-from l4re.errors import InvalidArgument, L4Error, NotFound, PeerGone, TryAgain
+from l4re.errors import InvalidArgument, L4Error, NotFound, NotSupported, PeerGone, TryAgain
 from l4re.factory.kernel import KernelFactory
 from l4re.gate import Channel, Gate
 from l4re.interface import Meta
@@ -21,7 +21,7 @@ from l4re.moe import Root
 from l4re.ned.rom import Rom
 from l4re.ned.rom_files import RomFiles
 from l4re.rights import Rights
-from l4re.services import Factory, Namespace, NsFlags, SchedulerServer, VconServer
+from l4re.services import Factory, FactoryServer, Namespace, NsFlags, SchedulerServer, VconServer
 from l4re.wire.protocols import Proto
 
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ class System:
     def log(self) -> Gate:
         """A console where the root's own lines come out."""
         return self.root.gate_to(_OwnLog(self.root.services.log.voice(PLAIN)))
+
+    @cached_property
+    def sigma0(self) -> Gate:
+        """What stands for the machine's physical memory."""
+        return self.root.gate_to(_Sigma0())
 
     def is_log(self, cap: Capability) -> bool:
         """Whether this is `log`, so that what goes there can be printed without asking anybody."""
@@ -163,6 +168,15 @@ class System:
             console=console,
             keyboard=log is PLAIN,
         )
+
+
+class _Sigma0(FactoryServer):
+    """Makes capabilities to itself, as scripts want one for each program; there is no physical memory to be had."""
+
+    def create(self, protocol: int, *args: Varg) -> Capability:
+        if protocol != Proto.SIGMA0:
+            raise NotSupported(f"sigma0 makes sessions (protocol {int(Proto.SIGMA0)}), no objects of {protocol}")
+        return self.obj_cap()
 
 
 class _OwnLog(VconServer):
