@@ -15,7 +15,7 @@ import pytest
 
 import l4re
 from l4re.errors import WrongType
-from l4re.moe import Account, Services
+from l4re.moe import Services
 from l4re.testing import wait_until
 from support.programs import PATIENCE, alive, write
 
@@ -443,7 +443,8 @@ ASKS = "import l4re; print(l4re.env().mem_alloc.info().quota, sorted(l4re.env().
 def test_a_child_uses_the_services_it_is_given(capfd: pytest.CaptureFixture[str]) -> None:
     services = Services(quota=1 << 20)
     try:
-        with services.factory() as factory, services.factory(Account(1 << 16)) as smaller:
+        with services.factory() as factory, l4re.Factory(factory).create(l4re.Proto.FACTORY, 1 << 16) as smaller:
+            assert isinstance(smaller, l4re.Gate)
             for gate, quota in ((factory, 1 << 20), (smaller, 1 << 16)):
                 with l4re.spawn([sys.executable, "-c", ASKS], services={"mem_alloc": gate}) as task:
                     assert task.wait(PATIENCE) == 0
