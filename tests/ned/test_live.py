@@ -280,6 +280,50 @@ def test_a_channel_that_nobody_was_given_is_not_waited_for(rom: Rom) -> None:
     assert "nobody was given the server's side of this channel" in run.err
 
 
+LIAR = """
+import struct
+import l4re
+
+class Liar(l4re.Served):
+    def serve_request(self, rights, label, words, data, caps):
+        if label == l4re.Meta.PROTOCOL:
+            return 1, b"\\xff" * 40, b"x", ()
+        if label == l4re.Proto.FACTORY:
+            number = struct.unpack_from("=q", words)[0]
+            ds, channel = l4re.env().mem_alloc.alloc(10), l4re.new_channel()
+            if number < 0:
+                return 0, b"", b"", (ds,)
+            return ((0, b"", b"", (ds, ds)), (0, b"", b"", (None,)), (0, b"abc" * 8, b"zz", ()),
+                    (-77, b"", b"\\xff", ()), None)[number]
+        return 0, b"\\xff" * 16, b"\\xff" * 100, (None,) * 3
+
+server = l4re.RegistryServer()
+server.registry.register_obj(Liar(), "svr")
+server.loop()
+"""
+
+
+def test_a_server_that_lies_makes_errors_and_no_more(rom: Rom) -> None:
+    rom.program("liar", LIAR)
+    run = rom.run(
+        START
+        + """
+        local c = l:new_channel()
+        local liar = l:start({ caps = { svr = c:svr() } }, "rom/liar")
+        local refused = 0
+        local function try(f) if not pcall(f) then refused = refused + 1 end end
+        for number = 0, 3 do try(function() c:create(number) end) end
+        try(function() L4.cast("L4Re::Namespace", c):query("x")() end)
+        try(function() L4.Loader.new({ log_fab = c }):start({}, "rom/hello") end)
+        print(refused)
+        l:start({}, "rom/hello"):wait()
+        """,
+        "--timeout",
+        "60",
+    )
+    assert (run.status, run.out, run.err) == (0, "6\nhello   | hello\n", "")
+
+
 # ---- namespaces ----
 
 
