@@ -15,7 +15,7 @@ import pytest
 
 import l4re
 from l4re.errors import WrongType
-from l4re.moe import Account, Services
+from l4re.moe import Services
 from l4re.testing import wait_until
 from support.programs import PATIENCE, alive, write
 
@@ -435,6 +435,22 @@ def test_an_interrupted_start_leaves_no_program(monkeypatch: pytest.MonkeyPatch)
     assert len(started) == 1
 
 
+def test_a_capability_is_handed_over_with_at_most_the_rights_named(capfd: pytest.CaptureFixture[str]) -> None:
+    code = "import l4re; print(*(f'{name} {cap.rights.letters()}' for name, cap in l4re.env().caps.items()))"
+    with l4re.new_channel() as channel, l4re.env().mem_alloc.alloc(1) as ds:
+        caps = {
+            "a": channel.m("r"),
+            "b": channel.gate.m("rw"),
+            "c": ds.m(l4re.Rights.R),
+            "d": channel.gate.m("r").m("rws"),
+        }
+        with l4re.spawn([sys.executable, "-c", code], caps=caps) as task:
+            assert task.wait(PATIENCE) == 0
+    assert capfd.readouterr().out == "a r b rw c r d r\n"
+    with pytest.raises(l4re.InvalidArgument, match="rights are letters"):
+        channel.m("x")
+
+
 # ---- services ----
 
 ASKS = "import l4re; print(l4re.env().mem_alloc.info().quota, sorted(l4re.env().services))"
@@ -443,8 +459,9 @@ ASKS = "import l4re; print(l4re.env().mem_alloc.info().quota, sorted(l4re.env().
 def test_a_child_uses_the_services_it_is_given(capfd: pytest.CaptureFixture[str]) -> None:
     services = Services(quota=1 << 20)
     try:
-        with services.factory() as factory, services.factory(Account(1 << 16)) as smaller:
+        with services.factory() as factory, l4re.Factory(factory).create(l4re.Proto.FACTORY, 1 << 16) as smaller:
             for gate, quota in ((factory, 1 << 20), (smaller, 1 << 16)):
+                assert isinstance(gate, l4re.Gate)
                 with l4re.spawn([sys.executable, "-c", ASKS], services={"mem_alloc": gate}) as task:
                     assert task.wait(PATIENCE) == 0
                 assert capfd.readouterr().out == f"{quota} ['mem_alloc']\n"

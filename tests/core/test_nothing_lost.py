@@ -1,15 +1,19 @@
-"""What a client sent before it ended is handled before its end is."""
+"""What a client sent before it ended is handled before its end is; what it brought stays no longer than it has to."""
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
-from l4re import Capability, Gate, Irq, IrqHandler, LoopEnd, MemAlloc, RegistryServer
-from support.processes import Child, Echo, Link, Running, direct_line
+from l4re import Capability, Gate, Irq, IrqHandler, LoopEnd, MemAlloc, NotFound, RegistryServer, Served, new_channel
+from l4re.testing import wait_until
+from support.processes import PATIENCE, Child, Echo, Link, Running, descriptors, direct_line
 
 pytestmark = pytest.mark.processes
 
@@ -188,3 +192,50 @@ def test_a_hundred_clients_that_come_and_go_are_all_heard_and_all_missed() -> No
     assert [event for event in journal.events if event != "gone"] == list(map(str, range(100)))
     assert journal.events.count("gone") == 101
     assert journal.events[-1] == "gone"
+
+
+class Refuses(Served):
+    """Fails at everything it is asked, in one of two ways."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def serve_request(
+        self, rights: int, label: int, words: bytes, data: bytes, caps: tuple[Capability | None, ...]
+    ) -> None:
+        self.asked += 1
+        try:
+            int("no number")
+        except ValueError as error:
+            if label == 1:
+                raise NotFound("nothing is found here") from error
+            raise
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("label", [1, 2])
+@pytest.mark.parametrize("in_steps", [True, False])
+def test_what_a_failed_request_brought_is_closed_without_the_garbage_collector(
+    caplog: pytest.LogCaptureFixture, workers: int, label: int, in_steps: bool
+) -> None:
+    caplog.set_level(logging.CRITICAL, "l4re.server")
+    channels = [new_channel() for _ in range(20)]
+    refuses = Refuses()
+    with RegistryServer(workers=workers) as server, server.registry.register_obj(refuses).mint() as gate:
+        before = descriptors()
+        gc.disable()
+        try:
+            with nullcontext() if in_steps else Running(server):
+                for count, channel in enumerate(channels, 1):
+                    gate.transact(label, b"", b"", (channel.gate, channel.svr.dup()), oneway=True)
+                    while in_steps and refuses.asked < count:
+                        server.step(1)
+                    wait_until(lambda: refuses.asked == count, PATIENCE, "it to be served")  # noqa: B023
+            while server.step(0):
+                pass
+            wait_until(lambda: descriptors() <= before + 4, PATIENCE, "what came with them to be closed")
+        finally:
+            gc.enable()
+    for channel in channels:
+        channel.gate.close()
+        channel.svr.close()

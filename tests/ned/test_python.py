@@ -238,6 +238,42 @@ def test_killing_the_script_leaves_no_program(rom: Rom) -> None:
     wait_until(lambda: not alive([pid]), PATIENCE)
 
 
+def test_the_options_of_the_command_hold(rom: Rom) -> None:
+    rom.program("show", "import os, l4re; print(os.environ['A'], l4re.env().mem_alloc.info().quota)")
+    write(rom.folder, "system.py", "import l4re, sys\nl4re.Loader().start('rom/show')\nprint(sys.argv)\n")
+    run = l4re("run", "--env", "A=x", "--quota", "1M", "system.py", "--", "one", cwd=rom.folder)
+    assert (run.status, run.err) == (0, "")
+    assert sorted(run.out.splitlines()) == ["['system.py', 'one']", "show    | x 1048576"]
+    write(rom.folder, "system.py", "while True: pass\n")
+    run = l4re("run", "--timeout", "0.5", "system.py", cwd=rom.folder)
+    assert (run.status, run.out, run.err) == (124, "", "")
+
+
+def test_the_language_of_lua_is_not_needed(rom: Rom) -> None:
+    write(rom.folder, "system.py", "import l4re\nl4re.Loader().start('rom/hello')\n")
+    run = l4re("run", "system.py", cwd=rom.folder, without="lupa")
+    assert (run.status, run.out, run.err) == (0, "hello   | hello\n", "")
+
+
+def test_loaders_of_one_process_are_one_run(rom: Rom) -> None:
+    rom.program("quota", "import l4re; print(l4re.env().mem_alloc.info().quota)")
+    text = """
+import l4re
+with l4re.Loader() as ld:
+    small = l4re.Loader(mem=ld.user_factory.create(l4re.Proto.FACTORY, 8192).m("rs"), default_caps={})
+    small.start("rom/quota", log="a").wait()
+    small.start("rom/exit 3", log="b")
+    small.start("rom/caps")
+print("status", ld.status, small.status)
+with l4re.Loader() as ld:
+    ld.start("rom/hello")
+print("status", ld.status)
+"""
+    run = python(rom, text)
+    assert run.err == ""
+    assert run.out.splitlines() == ["a       | 8192", "status 3 3", "hello   | hello", "status 0"]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

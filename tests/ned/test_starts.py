@@ -65,6 +65,29 @@ def test_hundreds_of_programs_are_started_and_reaped(rom: Rom) -> None:
     assert sorted(int(line.partition("| ")[2]) for line in lines if line.startswith("q ")) == [*range(1, MANY + 1)]
 
 
+def test_each_of_hundreds_that_run_at_once_is_served(rom: Rom) -> None:
+    write(rom.folder, "nap", "#!/bin/sh\nexec sleep 1000\n", mode=0o755)
+    write(rom.folder, "data.txt", "text")
+    rom.program(
+        "use",
+        """
+        import l4re
+        env = l4re.env()
+        print(env.get_cap("rom/data.txt", l4re.Dataspace).size, env.mem_alloc.alloc(4096).size)
+        print(env.scheduler.info().cpu_max > 0)
+        """,
+    )
+    run = rom.run(
+        """
+        local l, naps = L4.default_loader, {}
+        for n = 1, 300 do naps[n] = l:start({ scheduler = L4.Env.scheduler:m("r") }, "rom/nap") end
+        l:start({ scheduler = L4.Env.scheduler:m("r") }, "rom/use"):wait()
+        for n = 1, 300 do naps[n]:kill() end
+        """
+    )
+    assert (run.status, run.out, run.err) == (0, "use     | 4 4096\nuse     | True\n", "")
+
+
 def test_one_after_the_other_leaves_no_descriptor_behind(rom: Rom) -> None:
     write(
         rom.folder,

@@ -64,8 +64,10 @@ def l4re(
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def on_a_terminal(*words: str | Path, env: dict[str, str] | None = None, without: str | None = None) -> str:
-    """Run the command, which must succeed, on a terminal of its own; return what stands there."""
+def on_a_terminal(
+    *words: str | Path, env: dict[str, str] | None = None, without: str | None = None, typed: str = ""
+) -> str:
+    """Run the command, which must succeed, on a terminal of its own, and type; return what stands there."""
     ours, theirs = pty.openpty()
     try:
         with subprocess.Popen(
@@ -76,6 +78,7 @@ def on_a_terminal(*words: str | Path, env: dict[str, str] | None = None, without
             env={**_environment(None), "TERM": "xterm", **(env or {})},
         ) as process:
             os.close(theirs)
+            os.write(ours, typed.encode())
             text = b""
             while True:
                 try:

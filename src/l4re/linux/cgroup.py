@@ -2,7 +2,8 @@
 
 The one rule: the group that this process lives in must be delegated to us, with the memory controller, and hold this
 process alone. Then it becomes the parent of groups, each with a limit, and this process moves into one of its own,
-since a group that shares out memory may hold no process (cgroups(7)).
+since a group that shares out memory may hold no process (cgroups(7)). Empty groups are all that is left of one that
+was killed; the next one removes them.
 
 All of it is small files in folders; a folder of plain files does for a test.
 """

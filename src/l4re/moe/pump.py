@@ -19,7 +19,7 @@ class ConsolePump:
     """Sends what one program prints to a console, and to ``multiplexer`` instead once nobody serves that any more.
 
     A console that does not take what it is sent holds the program up, as it does upstream, and nobody else. The
-    first line that comes out elsewhere says why.
+    first line that comes out elsewhere says why. What a console was sent and had not shown when it died is lost.
     """
 
     #: Seconds that a program's last words may take to get to a console, after it has ended.
@@ -97,7 +97,7 @@ class ConsolePump:
     def _pass_on(self, data: bytes, log: Tag) -> None:
         if self._instead is None:
             try:
-                if self._gate is not None:
+                if self._gate is not None and not self._gate.gone:
                     Vcon(self._gate).write(data)
                     return
             except L4Error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from l4re.errors import PeerGone
 from l4re.factory import MemoryInfo
@@ -56,13 +56,22 @@ class Services:
             self._log = shared_multiplexer()
         return self._log
 
-    def factory(self, *, limited: bool = True) -> Gate:
+    def factory(self, account: Account | None = None, *, limited: bool = True) -> Gate:
         """Return a capability to a new factory, for one program; the caller owns it. ``limited``: as programs are."""
-        return self.serve(UserFactory(self, self.account, limited=limited))
+        return self.serve(UserFactory(self, account or self.account, limited=limited))
 
     def serve(self, obj: Served, rights: Rights = Rights.RWS) -> Gate:
         """Serve an object for as long as somebody holds it, and return a capability to it; the caller owns it."""
         return self.do(lambda: self._server.registry.register_obj(obj).mint(0, rights))
+
+    def again(self, obj: Served, rights: Rights = Rights.RWS) -> Gate:
+        """Return one more capability to an object that is served, for a holder who counts by himself."""
+
+        def mint() -> Gate:
+            gate: Gate = cast(Any, obj.obj_cap()).mint(0, rights)
+            return gate
+
+        return self.do(mint)
 
     def do(self, function: Callable[[], T]) -> T:
         """Run ``function`` in the thread that serves, and return what it returns.

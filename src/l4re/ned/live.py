@@ -148,6 +148,7 @@ class LiveWorld:
             "log": CapHandle(_Log(PLAIN, lambda: system.log), _ENV_RIGHTS),
             "scheduler": CapHandle(_Held(lambda: system.scheduler), _ENV_RIGHTS),
             "rom": CapHandle(_Held(lambda: system.files), _ENV_RIGHTS, "L4Re::Namespace"),
+            "sigma0": CapHandle(_Held(lambda: system.sigma0), _ENV_RIGHTS, "L4::Factory"),
             "parent": CapHandle(_Ours("parent"), _ENV_RIGHTS),
             "rm": CapHandle(_Ours("rm"), _ENV_RIGHTS),
             **{name: CapHandle(self._hardware(name), _ENV_RIGHTS) for name in HARDWARE},
@@ -220,12 +221,16 @@ class LiveWorld:
 
     def start(self, program: Program) -> Task:
         log = program.log.denoted
-        services = {
-            _SERVICES[field]: _grant(field, handle) for field, handle in program.services.items() if field in _SERVICES
-        }
+        grants = {name: _grant(f"caps.{name}", handle) for name, handle in program.caps.items()}
+        services: dict[str, Grant] = {}
+        for field, handle in program.services.items():
+            if field in _SERVICES:
+                services[_SERVICES[field]] = _grant(field, handle)
+            elif field not in grants:
+                grants[field] = _grant(field, handle)
         return self._system.start(
             program.words,
-            grants={name: _grant(f"caps.{name}", handle) for name, handle in program.caps.items()},
+            grants=grants,
             log=log.tag if isinstance(log, _Log) else _grant("log", program.log),
             services=services,
             environment=program.environment,

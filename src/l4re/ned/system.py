@@ -7,12 +7,13 @@ else is asked aside, and only after somebody was given the right to answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from l4re.boot import Grant, Task
 from l4re.cap import Capability
-from l4re.errors import InvalidArgument, L4Error, NotFound, PeerGone, TryAgain
+from l4re.errors import InvalidArgument, L4Error, NotFound, NotSupported, PeerGone, TryAgain
 from l4re.factory.kernel import KernelFactory
 from l4re.gate import Channel, Gate
 from l4re.interface import Meta
@@ -21,10 +22,11 @@ from l4re.moe import Root
 from l4re.ned.rom import Rom
 from l4re.ned.rom_files import RomFiles
 from l4re.rights import Rights
-from l4re.services import Factory, Namespace, NsFlags, SchedulerServer, VconServer
+from l4re.services import Factory, FactoryServer, Namespace, NsFlags, SchedulerServer, VconServer
 from l4re.wire.protocols import Proto
 
 if TYPE_CHECKING:
+    from l4re.interface import Served
     from l4re.log.multiplexer import Voice
     from l4re.wire.vargs import Varg
 
@@ -44,6 +46,7 @@ class System:
         self.root = root
         self.rom = rom
         self._variables = dict(environment or {})
+        self._served: dict[int, Served] = {}
         self.kernel = KernelFactory()
 
     # ---- what the root serves; each is a capability that belongs to the root or to us ----
@@ -56,17 +59,37 @@ class System:
     @cached_property
     def scheduler(self) -> Gate:
         """All CPUs, and all priorities."""
-        return self.root.gate_to(SchedulerServer())
+        return self._serve(SchedulerServer())
 
     @cached_property
     def files(self) -> Gate:
         """The rom, as a namespace of read-only dataspaces."""
-        return self.root.gate_to(RomFiles(self.rom), Rights.R)
+        return self._serve(RomFiles(self.rom), Rights.R)
 
     @cached_property
     def log(self) -> Gate:
         """A console where the root's own lines come out."""
-        return self.root.gate_to(_OwnLog(self.root.services.log.voice(PLAIN)))
+        return self._serve(_OwnLog(self.root.services.log.voice(PLAIN)))
+
+    @cached_property
+    def sigma0(self) -> Gate:
+        """What stands for the machine's physical memory."""
+        return self._serve(_Sigma0())
+
+    def _serve(self, obj: Served, rights: Rights = Rights.RWS) -> Gate:
+        gate = self.root.gate_to(obj, rights)
+        self._served[id(gate)] = obj
+        return gate
+
+    def _own(self, grants: Mapping[str, Grant], until: ExitStack) -> dict[str, Grant]:
+        """Have each program be a holder of its own of what we serve, whatever number of them there is."""
+        own: dict[str, Grant] = {}
+        for name, grant in grants.items():
+            obj = self._served.get(id(grant.cap))
+            if obj is not None:
+                grant = Grant(until.enter_context(self.root.services.again(obj, grant.cap.rights)), grant.rights)
+            own[name] = grant
+        return own
 
     def is_log(self, cap: Capability) -> bool:
         """Whether this is `log`, so that what goes there can be printed without asking anybody."""
@@ -154,15 +177,25 @@ class System:
             if not console.gone:
                 given["log"] = log
             log = Tag(command.name)
-        return self.root.start(
-            command,
-            grants=grants,
-            services=given,
-            env={**self._variables, **(environment or {})},
-            log=log,
-            console=console,
-            keyboard=log is PLAIN,
-        )
+        with ExitStack() as until:
+            return self.root.start(
+                command,
+                grants=self._own(grants, until),
+                services=self._own(given, until),
+                env={**self._variables, **(environment or {})},
+                log=log,
+                console=console,
+                keyboard=log is PLAIN,
+            )
+
+
+class _Sigma0(FactoryServer):
+    """Makes capabilities to itself, as scripts want one for each program; there is no physical memory to be had."""
+
+    def create(self, protocol: int, *args: Varg) -> Capability:
+        if protocol != Proto.SIGMA0:
+            raise NotSupported(f"sigma0 makes sessions (protocol {int(Proto.SIGMA0)}), no objects of {protocol}")
+        return self.obj_cap()
 
 
 class _OwnLog(VconServer):
