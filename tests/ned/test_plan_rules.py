@@ -80,6 +80,20 @@ def test_namespaces_and_sessions_are_looked_into(plan: Callable[..., Plan]) -> N
     assert breaches(made, Rule.parse("user writes mem/deep/buffer"))
 
 
+def test_dataspaces_of_one_name_are_told_apart(plan: Callable[..., Plan]) -> None:
+    made = plan(
+        """
+        for _, name in ipairs({ "one", "two" }) do
+          local ram = L4.Env.user_factory:create(L4.Proto.Dataspace, 4096):m("rw")
+          L4.default_loader:start({ caps = { ram = ram }, log = { name } }, "rom/vm")
+        end
+        """
+    )
+    assert breaches(made, Rule.parse("one writes ram"))
+    assert breaches(made, Rule.parse("one writes one.ram"))
+    assert not breaches(made, Rule.parse("one writes two.ram"))
+
+
 def test_whoever_fills_a_namespace_hands_on(plan: Callable[..., Plan]) -> None:
     script = """
         local l = L4.default_loader

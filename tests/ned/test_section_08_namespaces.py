@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from l4re.errors import OutOfRange
 from l4re.ned.plan import Plan
 from l4re.ned.planner import plan_of
 from ned.conftest import Speaker
@@ -144,3 +145,13 @@ def test_section_08_a_namespace_may_hold_itself(plan: Callable[..., Plan]) -> No
         ("ns", "r"),
         ("ns/n", "rw"),
     ]
+
+
+def test_section_08_a_maze_of_namespaces_is_refused(planned: Speaker) -> None:
+    script = """
+        local n = l:create_namespace({})
+        for _ = 1, 40 do n = l:create_namespace({ a = n, b = n }) end
+        l:start({ caps = { ns = n } }, "rom/hello")
+        """
+    with pytest.raises(OutOfRange, match="hello can find more than 100000 names in its namespaces"):
+        planned.run(SETUP + script)

@@ -1,9 +1,10 @@
 """ned: the boot script says which programs there are and which may reach which.
 
 A script is written in Lua, the language of L4Re's loader, or in Python with a :class:`Loader`; either speaks of the
-same system. The room promises that a program gets what the script names and no more rights than the script gave,
-that a mistake in a script is told with its file and line, and that nothing a script started outlives it. Starting
-programs is left to ``boot``, the run as a whole to ``moe``.
+same system. A script in Lua speaks to a `World`: the live one starts programs, the plan one writes down what would be
+started, for rules, comparisons and pictures. The room promises that a program gets what the script names and no more
+rights than the script gave, that a mistake in a script is told with its file and line, and that nothing a script
+started outlives it. Starting programs is left to ``boot``, the run as a whole to ``moe``.
 """
 
 from typing import TYPE_CHECKING

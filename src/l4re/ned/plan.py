@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
-from l4re.errors import InvalidArgument
+from l4re.errors import InvalidArgument, OutOfRange
 
 __all__ = ["Cap", "Log", "Plan", "PlannedObject", "PlannedTask", "Reach", "Remark"]
 
 VERSION: Final = 1
+_MOST_HELD: Final = 100_000
 #: What the server's side of a channel is called; the client's side is a gate.
 RECEIVE: Final = "receive right"
 
@@ -148,9 +150,16 @@ class Plan:
     remarks: tuple[Remark, ...] = ()
 
     def held(self, task: PlannedTask) -> Iterator[tuple[str, Cap]]:
-        """Yield what a task can use at its start: what it is given, and what lies in namespaces among that."""
-        for name, cap in task.given():
-            yield from self._inside(name, cap, frozenset())
+        """Yield what a task can use at its start: what it is given, and what lies in namespaces among that.
+
+        Raises:
+            OutOfRange: there are too many ways through the namespaces.
+        """
+        found = chain.from_iterable(self._inside(name, cap, frozenset()) for name, cap in task.given())
+        for count, each in enumerate(found):
+            if count == _MOST_HELD:
+                raise OutOfRange(f"{task.name} can find more than {_MOST_HELD} names in its namespaces")
+            yield each
 
     def _inside(self, name: str, cap: Cap, above: frozenset[str]) -> Iterator[tuple[str, Cap]]:
         yield name, cap
@@ -218,7 +227,7 @@ class Plan:
             )
             plan.reaches()  # looks at every name that stands for something else
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, InvalidArgument):
+            if isinstance(error, InvalidArgument | OutOfRange):
                 raise
             raise InvalidArgument(f"this is no plan of `l4re check --json`: {error!r}") from error
         return plan

@@ -1,8 +1,8 @@
 """Rules on plans: what must never be possible in a system, and through what it would be.
 
 A rule says ``A calls B`` or ``A writes NAME``. A and B are tasks: by their names, tags or programs. NAME is a
-dataspace, by the name under which some task knows it. A rule about what nobody knows is a mistake, not a rule that
-holds.
+dataspace, by the name under which some task knows it, or ``TASK.NAME`` if several have one of that name. A rule
+about what nobody knows is a mistake, not a rule that holds.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _writes(plan: Plan, rule: Rule, delegation: bool) -> Iterator[str]:
         cap.source
         for task in plan.tasks
         for name, cap in plan.held(task)
-        if cap.kind == "dataspace" and rule.what in (name, name.rpartition("/")[2])
+        if cap.kind == "dataspace" and rule.what in (name, name.rpartition("/")[2], f"{task.name}.{name}")
     }
     if not named:
         known = {name for task in plan.tasks for name, cap in plan.held(task) if cap.kind == "dataspace"}
