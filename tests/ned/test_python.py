@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from l4re.testing import wait_until
-from support.programs import PATIENCE, Outcome, Rom, alive, l4re, running, write
+from support.programs import PATIENCE, Outcome, Rom, alive, l4re, marked, running, write
 
 pytestmark = pytest.mark.processes
 
@@ -212,6 +214,35 @@ def test_a_signal_ends_a_run_wherever_its_script_is(rom: Rom, number: signal.Sig
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err) == (128 + number, "", "")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_signal_in_the_middle_of_starts_ends_the_run(rom: Rom, seed: int) -> None:
+    """Wherever it comes: while objects are made, programs are started, waited for or killed."""
+    mark = f"1000.{os.getpid()}{seed}"
+    write(rom.folder, "nap", "#!/bin/sh\nexec sleep $1\n", mode=0o755)
+    write(
+        rom.folder,
+        "system.py",
+        f"""
+        import l4re
+        ld = l4re.Loader()
+        print("begin", flush=True)
+        while True:
+            channel = ld.new_channel()
+            task = ld.start("rom/nap {mark}", caps={{"s": channel.svr, "c": channel, "n": {{"x": channel}}}})
+            channel.close()
+            task.kill()
+        """,
+    )
+    with running("run", "system.py", cwd=rom.folder) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begin\n"
+        time.sleep(random.Random(seed).random() / 5)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (128 + signal.SIGTERM, "")
+    wait_until(lambda: not marked(mark), PATIENCE)
 
 
 def test_ctrl_c_ends_a_system_that_runs_by_itself(rom: Rom) -> None:

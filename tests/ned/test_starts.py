@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from l4re.testing import wait_until
-from support.programs import PATIENCE, Rom, l4re, write
+from support.programs import PATIENCE, Rom, l4re, marked, write
 
 pytestmark = pytest.mark.processes
 
@@ -29,18 +29,6 @@ def children_of(pid: int) -> list[int]:
         try:
             found += [int(word) for word in (task / "children").read_text().split()]
         except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
-
-
-def marked(mark: str) -> list[int]:
-    """Return the processes with this word in their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and mark.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
     return found
 

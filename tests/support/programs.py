@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PATIENCE", "Outcome", "Rom", "alive", "l4re", "on_a_terminal", "running", "write"]
+__all__ = ["PATIENCE", "Outcome", "Rom", "alive", "l4re", "marked", "on_a_terminal", "running", "write"]
 
 PATIENCE = 60.0
 
@@ -123,6 +123,18 @@ def alive(pids: Sequence[int]) -> list[int]:
             continue
         if state not in "ZX":
             found.append(pid)
+    return found
+
+
+def marked(mark: str) -> list[int]:
+    """Return the processes with this word in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and mark.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
     return found
 
 

@@ -173,13 +173,14 @@ class Loader:
 
     A capability is given with R unless the script says more: ``channel`` or ``ds`` to use it, ``channel.m("rws")`` or
     ``ds.m("rw")`` for more, ``channel.svr`` for the server's side, which moves. A mapping in ``caps`` becomes a
-    namespace.
+    namespace, a function is called with ``caps``, None is left out.
 
     Leaving ``with`` waits until all programs have ended; after an exception it ends them. `status` is the exit status
     of the first one that failed. Options are attributes, too, and may be set at any time. For one thread.
     """
 
-    #: Who makes logs, namespaces and schedulers: a capability to a factory. None: ``mem``, or else the root itself.
+    #: Who makes logs, namespaces and schedulers: a capability to a factory. None: the root itself; namespaces then
+    #: come from ``mem``, if there is one.
     log_fab: Channel | Capability | Interface | None
     ns_fab: Channel | Capability | Interface | None
     sched_fab: Channel | Capability | Interface | None
