@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from support.programs import l4re, write
+from support.programs import PATIENCE, l4re, write
 
 pytestmark = pytest.mark.processes
 
@@ -89,6 +92,7 @@ def test_a_dry_run_shows_and_starts_nothing(folder: Path) -> None:
         (["--exit", "--wait-and-exit", "script.lua"], "not allowed with"),
         (["--dry-run", "-e", "x = 1"], "--dry-run takes a script in Lua"),
         (["-e", "x = 1", "system.py"], "-e takes Lua"),
+        (["--dry-run", "system.py"], "--dry-run takes a script in Lua"),
     ],
 )
 def test_misuse_is_told(folder: Path, words: list[str], message: str) -> None:
@@ -97,3 +101,17 @@ def test_misuse_is_told(folder: Path, words: list[str], message: str) -> None:
     assert run.status == 2
     assert message in run.err
     assert "Traceback" not in run.err
+
+
+def test_without_standard_input_nothing_else_is_read(folder: Path) -> None:
+    write(folder, "ask.py", "import sys; print(repr(sys.stdin.read()))")
+    done = subprocess.run(
+        [sys.executable, "-m", "l4re", "run", "-e", "L4.default_loader:start({ log = L4.Env.log }, 'rom/ask')"],
+        cwd=folder,
+        preexec_fn=lambda: os.close(0),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "''\n", "")

@@ -7,6 +7,7 @@ a hand-over is done or not begun, never half.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -170,7 +171,9 @@ class Root:
                 ours.callback(group.close)  # which leaves it there if the program is in it
             if "mem_alloc" not in given:
                 given["mem_alloc"] = Grant(ours.enter_context(self.services.factory()))
-            stdin = ours.enter_context(self._input()).fileno() if keyboard else None
+            stdin = None
+            if keyboard and sys.__stdin__ is not None:  # else descriptor 0 is something else by now
+                stdin = ours.enter_context(self._input()).fileno()
             task = launch(
                 command,
                 stdin=stdin,
