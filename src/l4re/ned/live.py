@@ -148,7 +148,6 @@ class LiveWorld:
             "log": CapHandle(_Log(PLAIN, lambda: system.log), _ENV_RIGHTS),
             "scheduler": CapHandle(_Held(lambda: system.scheduler), _ENV_RIGHTS),
             "rom": CapHandle(_Held(lambda: system.files), _ENV_RIGHTS, "L4Re::Namespace"),
-            "sigma0": CapHandle(_Held(lambda: system.sigma0), _ENV_RIGHTS, "L4::Factory"),
             "parent": CapHandle(_Ours("parent"), _ENV_RIGHTS),
             "rm": CapHandle(_Ours("rm"), _ENV_RIGHTS),
             **{name: CapHandle(self._hardware(name), _ENV_RIGHTS) for name in HARDWARE},
@@ -156,7 +155,7 @@ class LiveWorld:
         }
 
     def _hardware(self, name: str) -> _Hardware:
-        return _Hardware(lambda: self._root.services.serve(Hardware(name)))
+        return _Hardware(lambda: self._system.serve(Hardware(name)))
 
     # ---- objects ----
 

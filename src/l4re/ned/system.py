@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from l4re.boot import Grant, Task
 from l4re.cap import Capability
-from l4re.errors import InvalidArgument, L4Error, NotFound, NotSupported, PeerGone, TryAgain
+from l4re.errors import InvalidArgument, L4Error, NotFound, PeerGone, TryAgain
 from l4re.factory.kernel import KernelFactory
 from l4re.gate import Channel, Gate
 from l4re.interface import Meta
@@ -22,7 +22,7 @@ from l4re.moe import Root
 from l4re.ned.rom import Rom
 from l4re.ned.rom_files import RomFiles
 from l4re.rights import Rights
-from l4re.services import Factory, FactoryServer, Namespace, NsFlags, SchedulerServer, VconServer
+from l4re.services import Factory, Namespace, NsFlags, SchedulerServer, VconServer
 from l4re.wire.protocols import Proto
 
 if TYPE_CHECKING:
@@ -59,24 +59,20 @@ class System:
     @cached_property
     def scheduler(self) -> Gate:
         """All CPUs, and all priorities."""
-        return self._serve(SchedulerServer())
+        return self.serve(SchedulerServer())
 
     @cached_property
     def files(self) -> Gate:
         """The rom, as a namespace of read-only dataspaces."""
-        return self._serve(RomFiles(self.rom), Rights.R)
+        return self.serve(RomFiles(self.rom), Rights.R)
 
     @cached_property
     def log(self) -> Gate:
         """A console where the root's own lines come out."""
-        return self._serve(_OwnLog(self.root.services.log.voice(PLAIN)))
+        return self.serve(_OwnLog(self.root.services.log.voice(PLAIN)))
 
-    @cached_property
-    def sigma0(self) -> Gate:
-        """What stands for the machine's physical memory."""
-        return self._serve(_Sigma0())
-
-    def _serve(self, obj: Served, rights: Rights = Rights.RWS) -> Gate:
+    def serve(self, obj: Served, rights: Rights = Rights.RWS) -> Gate:
+        """Serve an object beside the programs' own, and return a capability to it, which is the system's."""
         gate = self.root.gate_to(obj, rights)
         self._served[id(gate)] = obj
         return gate
@@ -187,15 +183,6 @@ class System:
                 console=console,
                 keyboard=log is PLAIN,
             )
-
-
-class _Sigma0(FactoryServer):
-    """Makes capabilities to itself, as scripts want one for each program; there is no physical memory to be had."""
-
-    def create(self, protocol: int, *args: Varg) -> Capability:
-        if protocol != Proto.SIGMA0:
-            raise NotSupported(f"sigma0 makes sessions (protocol {int(Proto.SIGMA0)}), no objects of {protocol}")
-        return self.obj_cap()
 
 
 class _OwnLog(VconServer):
