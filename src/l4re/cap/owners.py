@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from l4re.cap.capability import Capability
+from l4re.closing import Closing
 from l4re.errors import Closed
 
 __all__ = ["SharedCap", "UniqueCap"]
@@ -19,7 +20,7 @@ __all__ = ["SharedCap", "UniqueCap"]
 C = TypeVar("C", bound=Capability)
 
 
-class UniqueCap(Generic[C]):
+class UniqueCap(Closing, Generic[C]):
     """Owns one capability and closes it at the end of its ``with`` block, unless it was released (``Unique_cap``).
 
     For one thread.
@@ -63,14 +64,6 @@ class UniqueCap(Generic[C]):
 
     def __bool__(self) -> bool:
         return self._cap is not None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<UniqueCap {self._cap!r}>"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from threading import RLock
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from l4re.closing import Closing
 from l4re.dataspace.dataspace import Dataspace
 from l4re.errors import Busy, Closed, L4Error, NotSupported, OutOfRange
 from l4re.linux import copying, memfd
@@ -44,7 +44,7 @@ class _File:
         self.memory: Dataspace | None = None
 
 
-class FileDataspaces:
+class FileDataspaces(Closing):
     """Makes read-only dataspaces of files, and keeps them: the next one who asks for the file gets the same memory.
 
     A file that was changed or replaced since (another size, time or inode) is copied anew when somebody asks for it;
@@ -125,14 +125,6 @@ class FileDataspaces:
         """Keep nothing any more; a second call does nothing. What was opened stays with those who have it."""
         with self._lock:
             self._files = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         files, size = self.stats()

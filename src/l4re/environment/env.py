@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, overload
 
 from l4re.cap import Capability, import_capability, register_room
+from l4re.closing import Closing
 from l4re.environment.page import EnvPage
 from l4re.errors import InvalidArgument, NotFound
 from l4re.gate import Gate
@@ -54,7 +55,7 @@ class MainTask(NamedTuple):
     main_thread: int
 
 
-class Env:
+class Env(Closing):
     """What this program was given. Thread-safe: nothing in it changes.
 
     The capabilities belong to it: ``cap.dup()`` gives one of your own. There is one for each process, from
@@ -281,14 +282,6 @@ class Env:
         """Drop all capabilities."""
         for cap in (*self._caps.values(), *self._services.values()):
             cap.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Env {', '.join(self._caps) or 'without named capabilities'}>"

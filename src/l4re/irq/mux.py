@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-from types import TracebackType
-from typing import Self
 
+from l4re.closing import Closing
 from l4re.errors import Closed, Exists, NotFound, PeerGone
 from l4re.irq.irq import Irq, IrqHandler
 
 __all__ = ["IrqMux"]
 
 
-class IrqMux(IrqHandler):
+class IrqMux(IrqHandler, Closing):
     """Triggers every IRQ that was chained to it when it is triggered itself (L4's ``Irq_mux``).
 
     It is an IRQ handler: what ``registry.register_irq_obj(mux)`` returns can be handed to whoever shall trigger all,
@@ -76,14 +75,6 @@ class IrqMux(IrqHandler):
         """Unchain all; a second call does nothing."""
         with self._lock:
             self._chained.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<IrqMux with {len(self._chained)} chained>"

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Self
 
 from l4re._native import leaf
+from l4re.closing import Closing
 from l4re.errors import Closed
 from l4re.linux.limit import exhausted
 
 __all__ = ["Fd", "dup_all", "duplicate", "plenty_left", "take"]
 
 
-class Fd(leaf.Owner):
+class Fd(leaf.Owner, Closing):
     """The owner of one descriptor: ``fileno()`` lends it, ``detach()`` gives it away, ``close()`` closes it.
 
     ``guarded`` descriptors (server ends, session sockets, epoll) are closed in a
@@ -37,14 +36,6 @@ class Fd(leaf.Owner):
             OutOfMemory: no descriptor is left.
         """
         return duplicate(self.fileno(), guarded=self.guarded, what=self.what)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Fd {'closed' if self.closed else self.fileno()} {self.what}>"

@@ -14,6 +14,7 @@ from collections import deque
 from typing import Final
 
 from l4re._native import leaf
+from l4re.closing import Closing
 from l4re.linux.fd import Fd
 from l4re.linux.packets import PacketReader, packet_pipe, waker
 from l4re.log.console import Console
@@ -75,7 +76,7 @@ class Voice:
         self._multiplexer._say(self, None)
 
 
-class Multiplexer:
+class Multiplexer(Closing):
     """Prints what programs write to a `Console`, from a thread of its own. Thread-safe.
 
     ``close`` (or leaving ``with``) prints what is still there and ends the thread; programs that go on writing
@@ -154,12 +155,6 @@ class Multiplexer:
             leaf.trigger(self._waker.fileno())
         self._thread.join()
         self._waker.close()
-
-    def __enter__(self) -> Multiplexer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Multiplexer of {len(self._streams)} programs>"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from l4re._native import leaf
 from l4re.boot import Command, Grant, Task, launch
+from l4re.closing import Closing
 from l4re.errors import NotSupported
 from l4re.linux.cgroup import MemoryGroup
 from l4re.linux.packets import waker
@@ -55,7 +56,7 @@ class Stopped(BaseException):
         return _TIME_IS_UP if self.number == signal.SIGALRM else 128 + self.number
 
 
-class Root:
+class Root(Closing):
     """Starts programs, serves them, shows their output, waits for them.
 
     For one thread; only `stop` may come from elsewhere. Leaving ``with`` ends every program that still runs and
@@ -351,12 +352,6 @@ class Root:
         self._log.close()
         self._wake.close()
         self._waker.close()
-
-    def __enter__(self) -> Root:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Root of {len(self._running)} programs>"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from l4re._native import leaf
 from l4re.cap import Capability
+from l4re.closing import Closing
 from l4re.errors import Err, Exists, InvalidArgument, L4Error
 from l4re.interface import Answer, Served
 
@@ -34,7 +34,7 @@ class Caller(NamedTuple):
     port: int
 
 
-class Reply:
+class Reply(Closing):
     """The right to answer one request (L4Re's reply capability). Made by ``server.take_reply()``.
 
     ``answer``, ``fail`` and ``close`` may be called from any thread, by one at a time; the first settles the
@@ -122,14 +122,6 @@ class Reply:
 
     def _client_left(self) -> None:
         self._gone = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_unsettled", None):

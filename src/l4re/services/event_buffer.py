@@ -10,10 +10,10 @@ from __future__ import annotations
 import threading
 from struct import Struct
 from time import monotonic_ns
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from l4re._native import leaf
+from l4re.closing import Closing
 from l4re.errors import Closed, InvalidArgument, OutOfRange
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class InputEvent(NamedTuple):
     time: int = 0
 
 
-class EventBuffer:
+class EventBuffer(Closing):
     """A ring of events over a region, or any memory that can be written. It begins with zeros, all of it free.
 
     One program puts and one gets, each with an `EventBuffer` of its own; each may do so from several threads. Whoever
@@ -145,14 +145,6 @@ class EventBuffer:
         """Let go of the memory; a second call does nothing."""
         with self._lock:
             self._view.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<EventBuffer with {self._slots} slots>"

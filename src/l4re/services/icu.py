@@ -10,9 +10,9 @@ import threading
 from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
-from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final
 
+from l4re.closing import Closing
 from l4re.errors import (
     BadProtocol,
     Closed,
@@ -132,7 +132,7 @@ class Icu(Interface):
         raise NotImplementedError
 
 
-class IcuServer(Served):
+class IcuServer(Served, Closing):
     """Serves an interrupt controller with so many lines; the program that has it drives them.
 
     Lines are masked and wait for a positive edge to begin with. An edge triggers what is bound once; one that comes
@@ -263,14 +263,6 @@ class IcuServer(Served):
         with self._lock:
             for irqnum in self.bound:
                 self._forget(irqnum)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} with {len(self._lines)} lines, {len(self._bound)} bound>"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 from functools import partial
 from itertools import islice
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from l4re.cap import Capability, capability_behind
+from l4re.closing import Closing
 from l4re.errors import (
     BadProtocol,
     Busy,
@@ -167,7 +167,7 @@ class _Found(Capability):
         return self._entry.rights & (Rights.RW | (self._question.rights & Rights.S))
 
 
-class NamespaceServer(Served):
+class NamespaceServer(Served, Closing):
     """Serves a namespace: capabilities by name, and other namespaces of this process inside.
 
     It owns a duplicate of what is registered; an object whose server is gone is forgotten. A `NamespaceServer` that
@@ -498,14 +498,6 @@ class NamespaceServer(Served):
                 for each, entry in sorted(self._entries.items())
                 if each > name
             ]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<NamespaceServer with {len(self._entries)} names>"
