@@ -229,7 +229,7 @@ def test_what_a_failed_request_brought_is_closed_without_the_garbage_collector(
                 for count, channel in enumerate(channels, 1):
                     gate.transact(label, b"", b"", (channel.gate, channel.svr.dup()), oneway=True)
                     while in_steps and refuses.asked < count:
-                        server.step(1)
+                        server.step(0.01)
                     wait_until(lambda: refuses.asked == count, PATIENCE, "it to be served")  # noqa: B023
             while server.step(0):
                 pass

@@ -435,5 +435,5 @@ class RegionMapAgainstModel(RuleBasedStateMachine):
         assert found == expected
 
 
-RegionMapAgainstModel.TestCase.settings = settings(deadline=None, max_examples=100, stateful_step_count=50)
+RegionMapAgainstModel.TestCase.settings = settings(deadline=None, max_examples=40, stateful_step_count=50)
 TestRegionMapAgainstModel = RegionMapAgainstModel.TestCase
