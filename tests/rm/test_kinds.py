@@ -380,7 +380,7 @@ def test_threads_that_take_one_region_apart_share_it_fairly(rm: RegionMap) -> No
             assert sorted(each.addr for each in done) == [at + page * PAGE for page in range(pages)]
             assert all(each.size == PAGE for each in done)
             assert rm.regions() == []
-            assert maps.occupants(at, at + pages * PAGE) == []
+            assert not any(each.inode for each in maps.occupants(at, at + pages * PAGE))  # malloc may be there by now
             done.clear()
 
 
