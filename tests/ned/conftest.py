@@ -25,6 +25,15 @@ def rom(tmp_path: Path) -> Rom:
     rom.program("exit", "import sys; sys.exit(int(sys.argv[1]))")
     rom.program("forever", "import signal; signal.pause()")
     rom.program(
+        "patient",  # ends once the script has made the file "go"
+        """
+        import os, sys, time
+        while not os.path.exists("go"):
+            time.sleep(0.001)
+        sys.exit(int(sys.argv[1]))
+        """,
+    )
+    rom.program(
         "caps",
         """
         import l4re

@@ -175,9 +175,10 @@ def test_exit_handlers_run_when_the_script_has_ended(rom: Rom) -> None:
     run = rom.run(
         LOADER
         + """
-        local t = l:start({}, "rom/exit 0")
+        local t = l:start({}, "rom/patient 0")
         print(t:exit_handler(function(code) print("ended with", code) l:start({}, "rom/hello again") end))
         print(pcall(t.exit_handler, t, print))
+        io.open("go", "w"):close()
         print("end of script")
         """
     )
@@ -191,9 +192,10 @@ def test_wait_and_kill_run_the_exit_handler_too(rom: Rom) -> None:
     run = rom.run(
         LOADER
         + """
-        local t, u = l:start({}, "rom/exit 0"), l:start({}, "rom/forever")
+        local t, u = l:start({}, "rom/patient 0"), l:start({}, "rom/forever")
         t:exit_handler(function(code) print("t", code) end)
         u:exit_handler(function(code) print("u", code) end)
+        io.open("go", "w"):close()
         print(t:wait(), u:kill())
         print(t:exit_handler(function(code) print("late", code) end))
         """

@@ -39,11 +39,12 @@ def test_section_13_exit_handlers(both: Speaker) -> None:
     lines = both.say(
         SETUP
         + """
-        local t, u, v = l:start({}, "rom/exit 0"), l:start({}, "rom/forever"), l:start({}, "rom/exit 0")
+        local t, u, v = l:start({}, "rom/patient 0"), l:start({}, "rom/forever"), l:start({}, "rom/patient 0")
         print(t:exit_handler(function(code) print("t", code) end))
         print(select(2, pcall(t.exit_handler, t, print)))
         u:exit_handler(function(code) print("u", code) end)
         v:exit_handler(function(code) print("v", code) end)
+        local go = io.open("go", "w") if go then go:close() end
         print(t:wait(), u:kill())
         print(t:exit_handler(function(code) print("late", code) end))
         print("end")
