@@ -95,7 +95,9 @@ def test_without_descriptors_everything_fails_whole_and_works_again(world: World
                 break
         wait_until(lambda: descriptors() <= before + 2 * (name == "irq dup"), 20, "everything to be let go of")  # noqa: B023
     else:
-        pytest.fail("it never worked again")
+        if any("in messages" in text for text in limits):
+            pytest.skip("other processes of this user have too many descriptors on their way")
+        pytest.fail(f"it never worked again: {limits[-1]}")
     assert limits
     assert all("descriptors" in text for text in limits)
     operation(world)

@@ -37,6 +37,9 @@ def exhausted(what: str, error: OSError) -> L4Error:
     if error.errno == errno.EMFILE:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         why = f"this process may have {limit} descriptors (RLIMIT_NOFILE) and has them; close some, or raise the limit"
+    elif error.errno == errno.ETOOMANYREFS:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        why = f"more than {limit} descriptors of this user are in messages that nobody has read yet (RLIMIT_NOFILE)"
     elif error.errno == errno.ENFILE:
         why = "the machine has no descriptors left (fs.file-max)"
     text = f"{what}: {why}"
