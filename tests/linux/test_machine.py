@@ -105,7 +105,7 @@ def test_few_descriptors_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.processes
 def test_programs_that_were_given_capabilities_are_counted() -> None:
     with spawn(["sleep", "1000"]) as task:
-        assert dict(tasks())[task.pid] is False
+        wait_until(lambda: dict(tasks()).get(task.pid) is False, PATIENCE, "it to be seen")  # once it has begun
         assert finding("tasks").verdict is LIMITED
     assert task.pid not in dict(tasks())
 
