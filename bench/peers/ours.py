@@ -207,14 +207,19 @@ class Ours(Attackable, Grants, Notifies, Allocates, Maps, HandsOver, Frames, Cop
 
     def serve_allocator(self, wire: Wire) -> None:
         from l4re.moe import Services
+        from l4re.testing import wait_until
 
         services = Services()
         with services.factory() as gate:
             _hand_over(wire, gate)
         with suppress(EOFError):
             wire.receive()  # nothing comes: the client has measured
-        services.ledger.settle()
-        assert services.account.used == 0, services
+
+        def given_back() -> bool:
+            services.ledger.settle()
+            return services.account.used == 0
+
+        wait_until(given_back, 10, "all memory to be given back")
         services.close()
 
     def allocated(self, wire: Wire, size: int) -> Callable[[Callable[[memoryview], None]], None]:
